@@ -1,0 +1,280 @@
+"""All settings, in one frozen record, built once: defaults, then the file, then the environment, then flags."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from standby.errors import SettingError
+
+PREFIX = "STANDBY_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Where and how the server listens."""
+
+    host: str = field(default="127.0.0.1", metadata={"doc": "Address to listen on. Other than loopback needs a key."})
+    port: int = field(default=8378, metadata={"doc": "Port to listen on; 0 takes a free one.", "min": 0, "max": 65535})
+    path_prefix: str = field(default="", metadata={"doc": "Path in front of `/v1`, such as `/llm`."})
+    public_url: str = field(
+        default="", metadata={"doc": "Base of `results_url`; empty takes the scheme and host of the request."}
+    )
+    trusted_proxies: tuple[str, ...] = field(
+        default=(), metadata={"doc": "Addresses whose `X-Forwarded-Proto`, `-Host` and `-Prefix` are believed."}
+    )
+    strict_version: bool = field(
+        default=False, metadata={"doc": "Answer 400 if `anthropic-version` is missing, instead of taking 2023-06-01."}
+    )
+    strict_betas: bool = field(
+        default=False, metadata={"doc": "Answer 400 for a value in `anthropic-beta` that is not known."}
+    )
+    shutdown_grace_s: float = field(
+        default=20.0, metadata={"doc": "After SIGTERM, how long work in flight may take to finish.", "min": 0}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Where data rests."""
+
+    data: str = field(
+        default_factory=lambda: platformdirs.user_data_dir("standby"),
+        metadata={"doc": "Folder of the database and the blobs.", "default": "the user's data folder"},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Who generates."""
+
+    kind: str = field(
+        default="local",
+        metadata={"doc": "`local` (embedded, OpenVINO), `llamacpp` (embedded), `simulated`, or a chat-completions URL."},
+    )
+    model: str = field(default="", metadata={"doc": "Path of a GGUF file; empty takes the one that comes with Standby."})
+    model_name: str = field(default="", metadata={"doc": "Name that clients see; empty derives it from the file."})
+    aliases: tuple[str, ...] = field(
+        default=("claude-*",),
+        metadata={"doc": "Other model names (with `*`) that this model answers for; replies name the real one."},
+    )
+    api_key: str = field(default="", metadata={"doc": "Key for a remote engine.", "secret": True})
+    slots: int = field(default=0, metadata={"doc": "Requests the engine works on at once; 0 asks the engine.", "min": 0})
+    threads: int = field(default=0, metadata={"doc": "Threads of an embedded engine; 0 takes the free cores.", "min": 0})
+    kv_cache_mb: int = field(default=512, metadata={"doc": "Memory of the embedded engine's KV cache.", "min": 16})
+    context: int = field(default=0, metadata={"doc": "Context length in tokens; 0 takes the model's.", "min": 0})
+    first_token_timeout_s: float = field(
+        default=120.0, metadata={"doc": "How long an engine may be silent before its first token.", "min": 0.1}
+    )
+    stall_timeout_s: float = field(
+        default=60.0, metadata={"doc": "How long an engine may be silent between tokens.", "min": 0.1}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorSettings:
+    """How the simulator behaves."""
+
+    prefill_tokens_s: float = field(default=0.0, metadata={"doc": "Prompt tokens a second; 0 takes no time.", "min": 0})
+    decode_tokens_s: float = field(
+        default=0.0, metadata={"doc": "Answer tokens a second and request; 0 takes no time.", "min": 0}
+    )
+    slots: int = field(default=64, metadata={"doc": "Requests it works on at once.", "min": 1})
+    answer_tokens: int = field(default=24, metadata={"doc": "Tokens of an answer, unless `max_tokens` is less.", "min": 0})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSettings:
+    """The life of a batch."""
+
+    window_s: float = field(default=86400.0, metadata={"doc": "Time until a batch expires.", "min": 0.001})
+    retention_s: float = field(
+        default=29 * 86400.0, metadata={"doc": "Time from `created_at` until results are archived.", "min": 0.001}
+    )
+    grace_s: float = field(
+        default=30.0, metadata={"doc": "How long items in flight may go on after a cancel or the expiry.", "min": 0}
+    )
+    counts: str = field(
+        default="live",
+        metadata={"doc": "`live`: counts move while a batch runs; `at_end`: all stay in processing.", "one_of": ("live", "at_end")},
+    )
+    max_items: int = field(default=100_000, metadata={"doc": "Items of one batch.", "min": 1})
+    max_body_mb: int = field(default=256, metadata={"doc": "Size of a create's body, in 2^20 bytes, after decoding.", "min": 1})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How batch work is dispatched."""
+
+    window: int = field(
+        default=0, metadata={"doc": "Batch items in flight an endpoint; 0 takes its slots less `live_slots`.", "min": 0}
+    )
+    live_slots: int = field(default=1, metadata={"doc": "Slots that batches never use.", "min": 0})
+    lease_s: float = field(default=30.0, metadata={"doc": "How long a lease lasts without a heartbeat.", "min": 0.05})
+    commit_ms: float = field(default=20.0, metadata={"doc": "Longest wait of a result for its commit.", "min": 0})
+    commit_items: int = field(default=64, metadata={"doc": "Most results of one commit.", "min": 1})
+    attempts: int = field(
+        default=5, metadata={"doc": "Attempts that may break or time out before an item is errored.", "min": 1}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """Limits of a workspace; 0 means none."""
+
+    batch_requests_per_minute: int = field(default=0, metadata={"doc": "HTTP requests to batch routes.", "min": 0})
+    live_requests_per_minute: int = field(default=0, metadata={"doc": "HTTP requests to messages routes.", "min": 0})
+    enqueued_items: int = field(default=0, metadata={"doc": "Batch items waiting for a result.", "min": 0})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What is logged. Prompts and answers never are."""
+
+    level: str = field(
+        default="info", metadata={"doc": "Least level that is written.", "one_of": ("debug", "info", "warning", "error")}
+    )
+    format: str = field(
+        default="auto", metadata={"doc": "`json`, `text`, or `auto`: text on a terminal.", "one_of": ("auto", "json", "text")}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. `[table] key` in the file, `STANDBY_TABLE_KEY` in the environment."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
+    batch: BatchSettings = field(default_factory=BatchSettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+
+Override = tuple[str, str]
+
+
+def load_settings(
+    file: Path | None = None, *, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+) -> Settings:
+    """Build the settings; `flags` are `{"server.port": 8000}`; raises `SettingError` that names the key."""
+    settings = Settings()
+    for key, value in _from_file(file).items():
+        settings = _set(settings, key, value, source=f"{file}: {key}")
+    for key, (name, value) in _from_environ(os.environ if environ is None else environ).items():
+        settings = _set(settings, key, _parse(settings, key, value, source=name), source=name)
+    for key, value in (flags or {}).items():
+        settings = _set(settings, key, value, source=key)
+    return settings
+
+
+def known_keys() -> dict[str, dict[str, Any]]:
+    """Map every key to its documentation: `doc`, `default`, `secret`."""
+    found: dict[str, dict[str, Any]] = {}
+    defaults = Settings()
+    for table in fields(Settings):
+        for entry in fields(getattr(defaults, table.name)):
+            default = entry.metadata.get("default", getattr(getattr(defaults, table.name), entry.name))
+            found[f"{table.name}.{entry.name}"] = {**entry.metadata, "default": default}
+    return found
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """Flatten the settings for people, secrets masked."""
+    documented = known_keys()
+    return {
+        f"{table}.{name}": "***" if value and documented[f"{table}.{name}"].get("secret") else value
+        for table, values in asdict(settings).items()
+        for name, value in values.items()
+    }
+
+
+def _from_file(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingError(f"{file}: no such file; --config needs a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingError(f"{file}: {error}") from None
+    flat: dict[str, Any] = {}
+    for table, values in document.items():
+        if not isinstance(values, dict):
+            raise SettingError(f"{file}: {table}: settings stand in tables, as in [server]")
+        flat.update({f"{table}.{name}": value for name, value in values.items()})
+    return flat
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    names = {f"{PREFIX}{key.upper().replace('.', '_')}": key for key in known_keys()}
+    found = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or name in OTHER_VARIABLES:
+            continue
+        if name not in names:
+            raise SettingError(f"{name}: no such setting; `standby config` lists them")
+        found[names[name]] = (name, value)
+    return found
+
+
+OTHER_VARIABLES = frozenset({"STANDBY_CRASH_AT", "STANDBY_CONFIG", "STANDBY_CACHE"})
+
+
+def _set(settings: Settings, key: str, value: Any, *, source: str) -> Settings:
+    table, _, name = key.partition(".")
+    part = getattr(settings, table, None)
+    if not is_dataclass(part) or name not in {f.name for f in fields(part)}:
+        raise SettingError(f"{source}: no such setting; `standby config` lists them")
+    checked = _check(type(part), name, value, source=source)
+    changed = replace(part, **{name: checked})  # type: ignore[type-var]
+    return replace(settings, **{table: changed})
+
+
+def _check(owner: type, name: str, value: Any, *, source: str) -> Any:
+    kind = typing.get_type_hints(owner)[name]
+    metadata: Mapping[str, Any] = next(f.metadata for f in fields(owner) if f.name == name)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if isinstance(kind, types.GenericAlias):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+            raise SettingError(f"{source}: must be a list of strings")
+        return tuple(value)
+    if type(value) is not kind:
+        raise SettingError(f"{source}: must be {_words(kind)}, not {value!r}")
+    if "min" in metadata and not value >= metadata["min"]:
+        raise SettingError(f"{source}: must be at least {metadata['min']}, not {value!r}")
+    if "max" in metadata and not value <= metadata["max"]:
+        raise SettingError(f"{source}: must be at most {metadata['max']}, not {value!r}")
+    if "one_of" in metadata and value not in metadata["one_of"]:
+        raise SettingError(f"{source}: must be one of {', '.join(metadata['one_of'])}, not {value!r}")
+    return value
+
+
+def _parse(settings: Settings, key: str, text: str, *, source: str) -> Any:
+    table, _, name = key.partition(".")
+    kind = typing.get_type_hints(type(getattr(settings, table)))[name]
+    try:
+        if kind is bool:
+            return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
+        if kind in {int, float}:
+            return kind(text)
+    except (KeyError, ValueError):
+        raise SettingError(f"{source}: must be {_words(kind)}, not {text!r}") from None
+    if kind is str:
+        return text
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _words(kind: type) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]

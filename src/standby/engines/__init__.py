@@ -1,0 +1,1 @@
+"""Who generates: one contract, several kinds of engine."""

@@ -1,0 +1,97 @@
+"""The contract of an engine: Messages in, Messages out, whatever runs behind it.
+
+One behavioural suite (`tests/engines/`) runs on every implementation, the simulator included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from standby.records import Load
+from standby.wire.messages import CountParams, Event, Message, MessageParams
+
+
+class CacheProfile(StrEnum):
+    """When a prompt prefix that one request computed can be used by the next (scheduling (a) 1)."""
+
+    SHARED_AT_ONCE = "shared_at_once"
+    SHARED_AFTER_FIRST_TOKEN = "shared_after_first_token"  # noqa: S105 - a token of text
+    PER_SLOT = "per_slot"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineProfile:
+    """What an endpoint declares about itself."""
+
+    name: str
+    slots: int
+    """How many requests it works on at once."""
+    cache: CacheProfile
+    yields_to_live: bool
+    """Whether the engine itself puts batch work behind live work, token by token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model that an engine serves (contract 5)."""
+
+    id: str
+    display_name: str
+    created_us: int
+    max_input_tokens: int
+    max_output_tokens: int
+
+
+class Engine(Protocol):
+    """One endpoint."""
+
+    @property
+    def profile(self) -> EngineProfile:
+        """What it declares; may change after a restart."""
+        ...
+
+    async def start(self) -> None:
+        """Get ready to work; returns as soon as work may be sent, even if it would wait (`ready` tells)."""
+        ...
+
+    async def close(self) -> None:
+        """Stop; child processes included."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether an attempt started now can be expected to work."""
+        ...
+
+    async def generate(self, params: MessageParams, *, deadline_us: int | None = None, live: bool = False) -> Message:
+        """Answer one request; raises `EngineError`, or `InvalidParams` for what this engine cannot express.
+
+        `usage` is complete; `usage.service_tier` is left to the caller. Cancelling the task stops the work in the engine.
+        """
+        ...
+
+    def stream(self, params: MessageParams, *, deadline_us: int | None = None, live: bool = True) -> AsyncIterator[Event]:
+        """The same as events (contract 3.5), the first `message_start`, the last `message_stop`.
+
+        Raises `EngineError` before or between events. Closing the iterator stops the work in the engine.
+        """
+        ...
+
+    async def count_tokens(self, params: CountParams) -> int:
+        """Count the tokens of the prompt with the model's own tokenizer and template."""
+        ...
+
+    async def models(self) -> list[Model]:
+        """List what it serves, newest first."""
+        ...
+
+    async def resolve(self, model: str) -> str:
+        """Return the id of the model that serves requests for `model`; raises `unknown_model`."""
+        ...
+
+    def load(self) -> Load:
+        """What it does right now; no I/O."""
+        ...

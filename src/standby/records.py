@@ -1,0 +1,328 @@
+"""What the rooms say to each other: frozen records, and the few types that give them meaning.
+
+Times are integer microseconds since 1970 (`_us`), as the wire shows microseconds (contract 1.5).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NewType
+
+from standby.states import BatchState, Outcome
+
+BatchId = NewType("BatchId", str)
+WorkspaceId = NewType("WorkspaceId", str)
+KeyId = NewType("KeyId", str)
+Clock = Callable[[], int]
+
+SECOND = 1_000_000
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many items of a batch are where; the five always add up to its size."""
+
+    processing: int = 0
+    succeeded: int = 0
+    errored: int = 0
+    canceled: int = 0
+    expired: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Token sums by the five columns of a price book (contract 10)."""
+
+    input: int = 0
+    write_5m: int = 0
+    write_1h: int = 0
+    read: int = 0
+    output: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        """Add column by column."""
+        return Tokens(
+            input=self.input + other.input,
+            write_5m=self.write_5m + other.write_5m,
+            write_1h=self.write_1h + other.write_1h,
+            read=self.read + other.read,
+            output=self.output + other.output,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One batch as everybody outside the store sees it."""
+
+    id: BatchId
+    workspace_id: WorkspaceId
+    state: BatchState
+    size: int
+    counts: Counts
+    created_us: int
+    expires_us: int
+    ended_us: int | None
+    cancel_initiated_us: int | None
+    archived_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who sent a create and how to recognise the same create again (design 4, "Create, safely")."""
+
+    credential: str
+    body_digest: bytes
+    idempotency_key: str | None = None
+    is_sdk_retry: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the create call froze for every item of its batch (contract 7.6)."""
+
+    version: str = "2023-06-01"
+    betas: tuple[str, ...] = ()
+    user_profile_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """A run before it is stored: `count` entries of the plan from number `first`."""
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBatch:
+    """A create that passed every check and whose blobs are on disk; storing it accepts it."""
+
+    id: BatchId
+    workspace_id: WorkspaceId
+    size: int
+    runs: tuple[Slice, ...]
+    created_us: int
+    expires_us: int
+    origin: Origin
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """The answer to a create: the batch, and whether this call made it or an earlier twin did."""
+
+    batch: Batch
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of a list, newest first; `has_more` speaks of the direction that was asked for."""
+
+    batches: tuple[Batch, ...]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """A batch that has runs to give, as the policy sees it."""
+
+    batch_id: BatchId
+    workspace_id: WorkspaceId
+    size: int
+    created_us: int
+    expires_us: int
+    pending_runs: bool
+    leased_runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedRun:
+    """The right to work on one run until `until_us`; every commit must carry `epoch`."""
+
+    batch_id: BatchId
+    workspace_id: WorkspaceId
+    number: int
+    first: int
+    count: int
+    epoch: int
+    until_us: int
+    expires_us: int
+    rules: Rules
+    finished: frozenset[int]
+    """Item numbers of this run that already have a committed result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentCommit:
+    """Results that are durable in a segment and now come into being.
+
+    The segment `key` grows from `start` to `end` bytes; `records` are the packed `Record`s of the new
+    rows, in file order. `is_last` says that the holder adds nothing more to this run.
+    """
+
+    batch_id: BatchId
+    run: int
+    epoch: int
+    key: str
+    start: int
+    end: int
+    records: bytes
+    counts: Counts
+    tokens: Tokens
+    is_last: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One row of the manifest: the first `length` bytes of blob `key` are results."""
+
+    run: int
+    epoch: int
+    key: str
+    length: int
+    records: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """The end of a batch: rows for the items that never ran (if any), and nothing after it."""
+
+    batch_id: BatchId
+    key: str | None
+    length: int
+    records: bytes
+    counts: Counts
+    """Only the rows that sealing adds: canceled or expired."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """A tenant."""
+
+    id: WorkspaceId
+    name: str
+    created_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """An API key without its secret."""
+
+    id: KeyId
+    workspace_id: WorkspaceId
+    name: str
+    hint: str
+    created_us: int
+    revoked_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Where one row lies in its segment: 12 bytes, three little-endian u32."""
+
+    item: int
+    length: int
+    crc: int
+
+
+_RECORD = struct.Struct("<III")
+
+
+def pack_records(records: Iterable[Record]) -> bytes:
+    """Write records as they stand in a manifest row."""
+    return b"".join(_RECORD.pack(r.item, r.length, r.crc) for r in records)
+
+
+def unpack_records(packed: bytes) -> Iterator[Record]:
+    """Read records back, in file order."""
+    return (Record(item=i, length=n, crc=c) for i, n, c in _RECORD.iter_unpack(packed))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanEntry:
+    """One item of a plan: where its JSON object lies in the items blob, and what it is worth.
+
+    On disk: 96 bytes, `<QIIIIII64s` - offset, length, item number, group, cost (tokens), crc32 of the item's
+    bytes, zero, `custom_id` padded with NUL.
+    """
+
+    item: int
+    offset: int
+    length: int
+    group: int
+    cost: int
+    crc: int
+    custom_id: str
+
+
+PLAN_ENTRY = struct.Struct("<QIIIIII64s")
+
+
+def pack_entry(entry: PlanEntry) -> bytes:
+    """Write one plan entry."""
+    return PLAN_ENTRY.pack(
+        entry.offset, entry.length, entry.item, entry.group, entry.cost, entry.crc, 0, entry.custom_id.encode()
+    )
+
+
+def unpack_plan(packed: bytes) -> Iterator[PlanEntry]:
+    """Read plan entries back, in the order of the plan."""
+    for offset, length, item, group, cost, crc, _, custom_id in PLAN_ENTRY.iter_unpack(packed):
+        yield PlanEntry(
+            item=item,
+            offset=offset,
+            length=length,
+            group=group,
+            cost=cost,
+            crc=crc,
+            custom_id=custom_id.rstrip(b"\0").decode(),
+        )
+
+
+def count_outcomes(outcomes: Iterable[Outcome]) -> Counts:
+    """Count results by outcome; `processing` stays 0."""
+    totals = dict.fromkeys(Outcome, 0)
+    for outcome in outcomes:
+        totals[outcome] += 1
+    return Counts(
+        succeeded=totals[Outcome.SUCCEEDED],
+        errored=totals[Outcome.ERRORED],
+        canceled=totals[Outcome.CANCELED],
+        expired=totals[Outcome.EXPIRED],
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who is asking: the workspace, and a name for the credential that is safe to store."""
+
+    workspace_id: WorkspaceId
+    credential: str
+    key_id: KeyId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an endpoint is doing right now, as far as the gateway knows."""
+
+    live: int = 0
+    batch: int = 0
+    slots: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """What one pass of the sweeper did; the runner logs it and sleeps."""
+
+    sealed: int = 0
+    closed: int = 0
+    archived: int = 0
+    erased: int = 0
+    orphans: int = 0
+    details: tuple[str, ...] = field(default=())

@@ -1,0 +1,1 @@
+"""What survives a crash: batches, runs, the manifest of segments, keys and workspaces."""
