@@ -58,17 +58,25 @@ class EngineSettings:
 
     kind: str = field(
         default="local",
-        metadata={"doc": "`local` (embedded, OpenVINO), `llamacpp` (embedded), `simulated`, or a chat-completions URL."},
+        metadata={
+            "doc": "`local` (embedded, OpenVINO), `llamacpp` (embedded), `simulated`, or a chat-completions URL."
+        },
     )
-    model: str = field(default="", metadata={"doc": "Path of a GGUF file; empty takes the one that comes with Standby."})
+    model: str = field(
+        default="", metadata={"doc": "Path of a GGUF file; empty takes the one that comes with Standby."}
+    )
     model_name: str = field(default="", metadata={"doc": "Name that clients see; empty derives it from the file."})
     aliases: tuple[str, ...] = field(
         default=("claude-*",),
         metadata={"doc": "Other model names (with `*`) that this model answers for; replies name the real one."},
     )
     api_key: str = field(default="", metadata={"doc": "Key for a remote engine.", "secret": True})
-    slots: int = field(default=0, metadata={"doc": "Requests the engine works on at once; 0 asks the engine.", "min": 0})
-    threads: int = field(default=0, metadata={"doc": "Threads of an embedded engine; 0 takes the free cores.", "min": 0})
+    slots: int = field(
+        default=0, metadata={"doc": "Requests the engine works on at once; 0 asks the engine.", "min": 0}
+    )
+    threads: int = field(
+        default=0, metadata={"doc": "Threads of an embedded engine; 0 takes the free cores.", "min": 0}
+    )
     kv_cache_mb: int = field(default=512, metadata={"doc": "Memory of the embedded engine's KV cache.", "min": 16})
     context: int = field(default=0, metadata={"doc": "Context length in tokens; 0 takes the model's.", "min": 0})
     first_token_timeout_s: float = field(
@@ -88,7 +96,9 @@ class SimulatorSettings:
         default=0.0, metadata={"doc": "Answer tokens a second and request; 0 takes no time.", "min": 0}
     )
     slots: int = field(default=64, metadata={"doc": "Requests it works on at once.", "min": 1})
-    answer_tokens: int = field(default=24, metadata={"doc": "Tokens of an answer, unless `max_tokens` is less.", "min": 0})
+    answer_tokens: int = field(
+        default=24, metadata={"doc": "Tokens of an answer, unless `max_tokens` is less.", "min": 0}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +114,15 @@ class BatchSettings:
     )
     counts: str = field(
         default="live",
-        metadata={"doc": "`live`: counts move while a batch runs; `at_end`: all stay in processing.", "one_of": ("live", "at_end")},
+        metadata={
+            "doc": "`live`: counts move while a batch runs; `at_end`: all stay in processing.",
+            "one_of": ("live", "at_end"),
+        },
     )
     max_items: int = field(default=100_000, metadata={"doc": "Items of one batch.", "min": 1})
-    max_body_mb: int = field(default=256, metadata={"doc": "Size of a create's body, in 2^20 bytes, after decoding.", "min": 1})
+    max_body_mb: int = field(
+        default=256, metadata={"doc": "Size of a create's body, in 2^20 bytes, after decoding.", "min": 1}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,10 +155,12 @@ class LogSettings:
     """What is logged. Prompts and answers never are."""
 
     level: str = field(
-        default="info", metadata={"doc": "Least level that is written.", "one_of": ("debug", "info", "warning", "error")}
+        default="info",
+        metadata={"doc": "Least level that is written.", "one_of": ("debug", "info", "warning", "error")},
     )
     format: str = field(
-        default="auto", metadata={"doc": "`json`, `text`, or `auto`: text on a terminal.", "one_of": ("auto", "json", "text")}
+        default="auto",
+        metadata={"doc": "`json`, `text`, or `auto`: text on a terminal.", "one_of": ("auto", "json", "text")},
     )
 
 

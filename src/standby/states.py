@@ -49,7 +49,9 @@ RUN_MOVES: dict[RunState, dict[RunState, str]] = {
     },
     RunState.LEASED: {
         RunState.LEASED: "the lease ran out and another worker takes it; the epoch grows by one",
-        RunState.PENDING: "the worker stops and gives it back; the epoch stays, so its late commits still count only while nobody else leased it",
+        RunState.PENDING: (
+            "the worker stops and gives it back; the epoch stays, so late commits count until another worker leases it"
+        ),
         RunState.DONE: "its last result is committed, or its batch was stopped",
     },
     RunState.DONE: {},

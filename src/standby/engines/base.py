@@ -69,11 +69,14 @@ class Engine(Protocol):
     async def generate(self, params: MessageParams, *, deadline_us: int | None = None, live: bool = False) -> Message:
         """Answer one request; raises `EngineError`, or `InvalidParams` for what this engine cannot express.
 
-        `usage` is complete; `usage.service_tier` is left to the caller. Cancelling the task stops the work in the engine.
+        `usage` is complete; `usage.service_tier` is left to the caller. Cancelling the task stops the work in
+        the engine.
         """
         ...
 
-    def stream(self, params: MessageParams, *, deadline_us: int | None = None, live: bool = True) -> AsyncIterator[Event]:
+    def stream(
+        self, params: MessageParams, *, deadline_us: int | None = None, live: bool = True
+    ) -> AsyncIterator[Event]:
         """The same as events (contract 3.5), the first `message_start`, the last `message_stop`.
 
         Raises `EngineError` before or between events. Closing the iterator stops the work in the engine.

@@ -1,0 +1,3 @@
+"""Marks for all tests. Lanes are chosen with `-m`; see `markers` in pyproject.toml."""
+
+from __future__ import annotations
