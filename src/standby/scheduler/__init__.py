@@ -1,0 +1,1 @@
+"""What happens next to a batch: taken in, planned, leased, run, committed, sealed, swept."""
