@@ -1,0 +1,1 @@
+"""HTTP in, thin: decode, call one verb, encode."""

@@ -1,0 +1,70 @@
+"""What the API needs from the rest of the house, in one record; `server` fills it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from standby.api.metrics import Metrics
+from standby.blobs.base import Blobs
+from standby.config import Settings
+from standby.engines.base import Engine
+from standby.records import Clock, Created, Principal, Rules
+from standby.store.base import Store
+
+
+class Phase(StrEnum):
+    """Where the server is in its own life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Upload(Protocol):
+    """One create whose body is on its way; bounded memory, whatever its size."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Take the next bytes as they came; may wait. `ApiError` 413 or for a bad encoding, `BlobError`."""
+        ...
+
+    async def finish(self) -> Created:
+        """Accept the batch durably. `ApiError` 400 for the envelope, `Conflict` for a reused idempotency key."""
+        ...
+
+    async def abort(self) -> None:
+        """Forget the upload without a trace; safe at any time, also after a failed `finish`."""
+        ...
+
+
+class Intake(Protocol):
+    """Takes uploads."""
+
+    def begin(
+        self,
+        *,
+        principal: Principal,
+        rules: Rules,
+        encoding: str | None,
+        idempotency_key: str | None,
+        is_sdk_retry: bool,
+    ) -> Upload:
+        """Begin an upload; `encoding` is the `Content-Encoding`, lower case, None for plain bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deps:
+    """Everything behind the routes."""
+
+    settings: Settings
+    store: Store
+    blobs: Blobs
+    engine: Engine
+    """The pool that live requests go to."""
+    intake: Intake
+    clock: Clock
+    metrics: Metrics
+    state: Callable[[], Phase]
