@@ -1,0 +1,63 @@
+"""Sums in SQLite: for metrics, limits and people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from standby.states import BatchState, Outcome
+from standby.store.sqlite.rows import no_batch, to_rules
+from standby.store.sqlite.statements import load
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from standby.records import BatchId, Rules, WorkspaceId
+    from standby.store.sqlite.connection import Database
+
+_SQL = load("reports")
+
+
+class SqliteReports:
+    """`standby.store.base.Reports`."""
+
+    _database: Database
+
+    async def count_batches(self) -> dict[str, int]:
+        """Count batches by state; every state is there."""
+
+        def work(db: sqlite3.Connection) -> dict[str, int]:
+            found = {row["state"]: row["batches"] for row in db.execute(_SQL["count_batches"])}
+            return {state.value: found.get(state.value, 0) for state in BatchState}
+
+        return await self._database.read(work)
+
+    async def enqueued_items(self, workspace_id: WorkspaceId) -> int:
+        """Count items without a result in open batches."""
+        values = {"workspace_id": workspace_id}
+        return await self._database.read(lambda db: int(db.execute(_SQL["enqueued_items"], values).fetchone()["items"]))
+
+    async def count_results(self) -> dict[Outcome, int]:
+        """Count all results that ever were committed."""
+
+        def work(db: sqlite3.Connection) -> dict[Outcome, int]:
+            row = db.execute(_SQL["count_results"]).fetchone()
+            return {outcome: row[outcome.value] for outcome in Outcome}
+
+        return await self._database.read(work)
+
+    async def tokens_of(self, batch_id: BatchId) -> dict[str, int]:
+        """Sum the token columns of a batch; the ledger knows them after its erasure, too."""
+        return await self._database.read(
+            lambda db: dict(db.execute(_SQL["tokens_of"], {"batch_id": batch_id}).fetchone())
+        )
+
+    async def rules_of(self, batch_id: BatchId) -> Rules:
+        """Read what the create froze; `NotFound` for an unknown or deleted batch."""
+
+        def work(db: sqlite3.Connection) -> Rules:
+            row = db.execute(_SQL["rules_of"], {"batch_id": batch_id}).fetchone()
+            if row is None:
+                raise no_batch(batch_id)
+            return to_rules(row)
+
+        return await self._database.read(work)

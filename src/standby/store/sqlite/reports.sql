@@ -1,0 +1,43 @@
+-- Sums for metrics, limits and people.
+
+-- name: count_batches
+SELECT state, count(*) AS batches
+FROM batches
+WHERE is_deleted = 0
+GROUP BY state;
+
+-- name: enqueued_items
+SELECT coalesce(sum(
+    b.size - (
+        SELECT coalesce(sum(s.succeeded + s.errored + s.canceled + s.expired), 0)
+        FROM segments AS s
+        WHERE s.batch_id = b.id
+    )
+), 0) AS items
+FROM batches AS b INDEXED BY batches_open
+WHERE b.state <> 'ended'
+  AND b.workspace_id = :workspace_id;
+
+-- name: count_results
+SELECT
+    coalesce(sum(succeeded), 0) AS succeeded,
+    coalesce(sum(errored), 0) AS errored,
+    coalesce(sum(canceled), 0) AS canceled,
+    coalesce(sum(expired), 0) AS expired
+FROM ledger;
+
+-- name: tokens_of
+SELECT
+    coalesce(sum(input_tokens), 0) AS input,
+    coalesce(sum(write_5m_tokens), 0) AS write_5m,
+    coalesce(sum(write_1h_tokens), 0) AS write_1h,
+    coalesce(sum(read_tokens), 0) AS read,
+    coalesce(sum(output_tokens), 0) AS output
+FROM ledger
+WHERE batch_id = :batch_id;
+
+-- name: rules_of
+SELECT version, betas, user_profile_id
+FROM batches
+WHERE id = :batch_id
+  AND is_deleted = 0;

@@ -1,0 +1,36 @@
+-- Workspaces and keys.
+
+-- name: insert_workspace
+INSERT INTO workspaces (id, name, created_us)
+VALUES (:id, :name, :created_us)
+ON CONFLICT (name) DO NOTHING;
+
+-- name: list_workspaces
+SELECT id, name, created_us
+FROM workspaces
+ORDER BY created_us, id;
+
+-- name: has_workspace
+SELECT 1
+FROM workspaces
+WHERE id = :workspace_id;
+
+-- name: insert_key
+INSERT INTO keys (id, workspace_id, name, digest, hint, created_us)
+VALUES (:id, :workspace_id, :name, :digest, :hint, :created_us);
+
+-- name: list_keys
+SELECT id, workspace_id, name, hint, created_us, revoked_us
+FROM keys
+ORDER BY created_us, id;
+
+-- name: revoke_key
+UPDATE keys
+SET revoked_us = coalesce(revoked_us, :now_us)
+WHERE id = :key_id
+RETURNING id, workspace_id, name, hint, created_us, revoked_us;
+
+-- name: find_key
+SELECT id, workspace_id, name, hint, created_us, revoked_us
+FROM keys
+WHERE digest = :digest;
