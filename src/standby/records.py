@@ -6,10 +6,12 @@ Times are integer microseconds since 1970 (`_us`), as the wire shows microsecond
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NewType
 
+from standby.errors import Corrupt
 from standby.states import BatchState, Outcome
 
 BatchId = NewType("BatchId", str)
@@ -247,8 +249,8 @@ def unpack_records(packed: bytes) -> Iterator[Record]:
 class PlanEntry:
     """One item of a plan: where its JSON object lies in the items blob, and what it is worth.
 
-    On disk: 96 bytes, `<QIIIIII64s` - offset, length, item number, group, cost (tokens), crc32 of the item's
-    bytes, zero, `custom_id` padded with NUL.
+    On disk: 96 bytes, `<QIIIII64sI` - offset, length, item number, group, cost (tokens), crc32 of the item's
+    bytes, `custom_id` padded with NUL, crc32 of the 92 bytes before.
     """
 
     item: int
@@ -260,19 +262,24 @@ class PlanEntry:
     custom_id: str
 
 
-PLAN_ENTRY = struct.Struct("<QIIIIII64s")
+PLAN_ENTRY = struct.Struct("<QIIIII64sI")
+_PLAN_BODY = struct.Struct("<QIIIII64s")
 
 
 def pack_entry(entry: PlanEntry) -> bytes:
     """Write one plan entry."""
-    return PLAN_ENTRY.pack(
-        entry.offset, entry.length, entry.item, entry.group, entry.cost, entry.crc, 0, entry.custom_id.encode()
+    body = _PLAN_BODY.pack(
+        entry.offset, entry.length, entry.item, entry.group, entry.cost, entry.crc, entry.custom_id.encode()
     )
+    return body + zlib.crc32(body).to_bytes(4, "little")
 
 
 def unpack_plan(packed: bytes) -> Iterator[PlanEntry]:
-    """Read plan entries back, in the order of the plan."""
-    for offset, length, item, group, cost, crc, _, custom_id in PLAN_ENTRY.iter_unpack(packed):
+    """Read plan entries back, in the order of the plan; raises `Corrupt` at the first that does not match its checksum."""
+    for at in range(0, len(packed), PLAN_ENTRY.size):
+        offset, length, item, group, cost, crc, custom_id, check = PLAN_ENTRY.unpack_from(packed, at)
+        if zlib.crc32(packed[at : at + _PLAN_BODY.size]) != check:
+            raise Corrupt(f"plan entry {at // PLAN_ENTRY.size} does not match its checksum")
         yield PlanEntry(
             item=item,
             offset=offset,
@@ -318,11 +325,8 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """What one pass of the sweeper did; the runner logs it and sleeps."""
+    """What one pass of the sweeper did."""
 
     sealed: int = 0
-    closed: int = 0
     archived: int = 0
     erased: int = 0
-    orphans: int = 0
-    details: tuple[str, ...] = field(default=())

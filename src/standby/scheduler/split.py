@@ -24,7 +24,7 @@ from standby.records import PlanEntry, Slice, pack_entry
 from standby.wire.envelope import CUSTOM_ID, NOT_JSON, duplicate_fault, envelope_fault, item_fault, size_fault
 
 WINDOW = 4 << 20
-RUN_BYTES = 8 << 20
+RUN_BYTES = 2 << 20
 RUNS_A_BATCH = 400
 RUN_ITEMS_MIN, RUN_ITEMS_MAX = 16, 256
 BYTES_A_TOKEN = 4
@@ -86,7 +86,7 @@ def plan_of(body: BinaryIO, *, max_items: int) -> Iterator[PlanEntry]:
 
 
 def runs_of(lengths: list[int]) -> Iterator[tuple[int, int]]:
-    """Cut a plan into runs (first, count): 16 to 256 items, about 400 runs a large batch, at most 8 MiB each."""
+    """Cut a plan into runs (first, count): 16 to 256 items, about 400 runs a large batch, at most 2 MiB each."""
     most = max(RUN_ITEMS_MIN, min(RUN_ITEMS_MAX, len(lengths) // RUNS_A_BATCH))
     first = count = size = 0
     for number, length in enumerate(lengths):

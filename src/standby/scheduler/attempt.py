@@ -1,0 +1,54 @@
+"""One attempt at one item on one engine."""
+
+from __future__ import annotations
+
+import structlog
+
+from standby.engines.base import Engine
+from standby.errors import ApiError, EngineError, Failure, InvalidParams
+from standby.records import LeasedRun, Tokens
+from standby.scheduler.held import Queued, Settled
+from standby.states import Outcome
+from standby.wire.batches import decode_item, errored_row, succeeded_row
+from standby.wire.messages import Message, MessageParams, decode_params, tokens_of
+
+log = structlog.get_logger("standby.worker")
+
+
+async def attempt(engine: Engine, lease: LeasedRun, item: Queued) -> Settled:
+    """Run the item once; raises `EngineError` if the engine failed and the item may be tried again."""
+    if item.raw is None:
+        log.error("stored item is damaged", batch=lease.batch_id, item=item.entry.item)
+        return errored(item, "api_error", "The stored request is damaged; submit it again")
+    try:
+        params = decode_params(bytes(decode_item(item.raw)[1]), rules=lease.rules, batch=True)
+        message = await engine.generate(params, deadline_us=lease.expires_us, live=False)
+    except InvalidParams as fault:
+        return errored(item, fault.type, fault.message)
+    except (EngineError, ApiError):
+        raise
+    except Exception as error:
+        log.exception("attempt broke", batch=lease.batch_id, item=item.entry.item)
+        raise EngineError(Failure.BROKEN, f"Internal error ({type(error).__name__})") from error
+    return _succeeded(item, params, message)
+
+
+def errored(item: Queued, type_: str, message: str) -> Settled:
+    """The item's row when it failed for ever."""
+    return Settled(
+        item=item.entry.item,
+        outcome=Outcome.ERRORED,
+        row=errored_row(item.entry.custom_id, type_, message),
+    )
+
+
+def _succeeded(item: Queued, params: MessageParams, message: Message) -> Settled:
+    del params
+    message.usage.service_tier = "batch"
+    tokens: Tokens = tokens_of(message.usage)
+    return Settled(
+        item=item.entry.item,
+        outcome=Outcome.SUCCEEDED,
+        row=succeeded_row(item.entry.custom_id, message),
+        tokens=tokens,
+    )

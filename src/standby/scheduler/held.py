@@ -1,0 +1,124 @@
+"""A run in a worker's hands: what waits, what is in flight, what is not committed yet."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from standby.blobs.base import Blobs, items_key, plan_key, segment_key
+from standby.records import PLAN_ENTRY, LeasedRun, PlanEntry, Tokens, unpack_plan
+from standby.scheduler.retry import Tries
+from standby.states import Outcome
+
+NEAR = 2
+"""Items are read in one piece if that reads at most this many times their bytes."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Queued:
+    """An item on its way to an attempt; `raw` is None if its stored bytes do not match their checksum."""
+
+    entry: PlanEntry
+    raw: bytes | None
+    tries: Tries = field(default_factory=Tries)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """An item's final outcome as a row, not committed yet."""
+
+    item: int
+    outcome: Outcome
+    row: bytes
+    tokens: Tokens = field(default_factory=Tokens)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class HeldRun:
+    """One leased run."""
+
+    lease: LeasedRun
+    queue: deque[Queued]
+    in_flight: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    delayed: dict[int, asyncio.TimerHandle] = field(default_factory=dict)
+    length: int = 0
+    """Committed bytes of its segment."""
+    left: int
+    """Items without a row so far."""
+    uncommitted: int = 0
+    stopped_us: int | None = None
+    is_lost: bool = False
+    is_done: bool = False
+
+    @property
+    def key(self) -> str:
+        """The segment that only this lease writes."""
+        return segment_key(self.lease.batch_id, self.lease.number, self.lease.epoch)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no attempt is under way or to come."""
+        return not (self.queue or self.in_flight or self.delayed)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every item has its row, or the batch was stopped and nothing is under way any more."""
+        return self.left == 0 or (self.stopped_us is not None and self.is_idle)
+
+    def stop(self, now_us: int) -> None:
+        """Dispatch nothing more of it; what is in flight goes on."""
+        if self.stopped_us is None:
+            self.stopped_us = now_us
+            self.queue.clear()
+            self._forget_delayed()
+
+    def abandon(self) -> None:
+        """Stop everything at once: the lease is lost or the server is going down."""
+        self.queue.clear()
+        self._forget_delayed()
+        for task in list(self.in_flight.values()):
+            task.cancel()
+
+    def _forget_delayed(self) -> None:
+        for timer in self.delayed.values():
+            timer.cancel()
+        self.delayed.clear()
+
+
+async def load_run(blobs: Blobs, lease: LeasedRun) -> HeldRun:
+    """Read the part of the plan and the items that have no result yet."""
+    start = lease.first * PLAN_ENTRY.size
+    packed = await blobs.read(plan_key(lease.batch_id), start=start, end=start + lease.count * PLAN_ENTRY.size)
+    entries = [entry for entry in unpack_plan(packed) if entry.item not in lease.finished]
+    queue: deque[Queued] = deque()
+    for piece in _pieces(entries):
+        begin, end = piece[0].offset, max(entry.offset + entry.length for entry in piece)
+        data = await blobs.read(items_key(lease.batch_id), start=begin, end=end)
+        queue.extend(_queued(entry, data, begin) for entry in piece)
+    return HeldRun(lease=lease, queue=queue, left=len(queue))
+
+
+def _queued(entry: PlanEntry, data: bytes, begin: int) -> Queued:
+    at = entry.offset - begin
+    raw = data[at : at + entry.length]
+    return Queued(entry=entry, raw=raw if zlib.crc32(raw) == entry.crc else None)
+
+
+def _pieces(entries: list[PlanEntry]) -> Iterator[list[PlanEntry]]:
+    """Cut the entries so that each piece lies close together in the items blob."""
+    piece: list[PlanEntry] = []
+    begin = end = wanted = 0
+    for entry in entries:
+        low, high = min(begin, entry.offset), max(end, entry.offset + entry.length)
+        if piece and high - low > NEAR * (wanted + entry.length):
+            yield piece
+            piece = []
+        if not piece:
+            low, high, wanted = entry.offset, entry.offset + entry.length, 0
+        piece.append(entry)
+        begin, end, wanted = low, high, wanted + entry.length
+    if piece:
+        yield piece

@@ -1,0 +1,227 @@
+"""Take a batch in: spool the body as it arrives, check the envelope, keep it, and only then say yes.
+
+Nothing stays behind a refused or broken-off upload. Memory is bounded by one piece of the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from standby.blobs.base import Blobs, Spool
+from standby.config import BatchSettings
+from standby.doors import door
+from standby.errors import ApiError, BlobError, StoreError, invalid
+from standby.ids import make_id
+from standby.records import BatchId, Clock, Created, NewBatch, Origin, Principal, Rules
+from standby.scheduler.split import SplitResult, split
+from standby.store.base import Store
+from standby.wire.bodies import Inflate
+
+PIECE = 1 << 20
+CHILD_FROM = 1 << 20
+"""Bodies from this size on are split in a child process: 1 MiB decodes in about 5 ms."""
+CHILDREN = 2
+
+
+class Intake:
+    """The door for creates; one a server."""
+
+    def __init__(self, *, store: Store, blobs: Blobs, settings: BatchSettings, clock: Clock) -> None:
+        """Remember where batches go."""
+        self.store = store
+        self.blobs = blobs
+        self.settings = settings
+        self.clock = clock
+        self.children = asyncio.Semaphore(CHILDREN)
+        self._twins: dict[tuple[str, bytes], _Turn] = {}
+
+    def begin(
+        self,
+        *,
+        principal: Principal,
+        rules: Rules,
+        encoding: str | None,
+        idempotency_key: str | None,
+        is_sdk_retry: bool,
+    ) -> Upload:
+        """Begin an upload; nothing is written before its first bytes."""
+        inflate = Inflate(encoding, self.settings.max_body_mb << 20)
+        return Upload(
+            self,
+            principal,
+            rules,
+            inflate,
+            idempotency_key=idempotency_key,
+            is_sdk_retry=is_sdk_retry,
+        )
+
+    @contextlib.asynccontextmanager
+    async def one_at_a_time(self, workspace: str, digest: bytes) -> AsyncIterator[None]:
+        """Let equal bodies of a workspace pass in the order of their arrival, so that a retry meets its first try."""
+        key = (workspace, digest)
+        turn = self._twins.setdefault(key, _Turn(asyncio.Lock()))
+        turn.waiting += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.waiting -= 1
+            if not turn.waiting:
+                self._twins.pop(key, None)
+
+
+@dataclass(slots=True)
+class _Turn:
+    lock: asyncio.Lock
+    waiting: int = 0
+
+
+class Upload:
+    """One create on its way in."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        principal: Principal,
+        rules: Rules,
+        inflate: Inflate,
+        *,
+        idempotency_key: str | None,
+        is_sdk_retry: bool,
+    ) -> None:
+        """Start empty."""
+        self._intake = intake
+        self._principal = principal
+        self._rules = rules
+        self._inflate = inflate
+        self._idempotency_key = idempotency_key
+        self._is_sdk_retry = is_sdk_retry
+        self._digest = hashlib.sha256()
+        self._held = bytearray()
+        self._size = 0
+        self._spool: Spool | None = None
+
+    async def write(self, chunk: bytes) -> None:
+        """Take bytes as they come from the socket; raises `ApiError` when there are too many or they do not inflate."""
+        self._held += self._inflate.feed(chunk)
+        if len(self._held) >= PIECE:
+            await self._flush()
+
+    async def finish(self) -> Created:
+        """Accept the batch, durably, or raise `ApiError` (envelope), `BlobError` or `StoreError` (disk) and leave no trace."""
+        try:
+            self._held += self._inflate.finish()
+            await self._flush()
+            if self._spool is None:
+                raise invalid("The request body is not valid JSON: it is empty")
+            async with self._intake.one_at_a_time(self._principal.workspace_id, self._digest.digest()):
+                return await self._accept(self._spool)
+        finally:
+            await self.abort()
+
+    async def abort(self) -> None:
+        """Remove what was spooled and not adopted."""
+        if self._spool is not None:
+            spool, self._spool = self._spool, None
+            await spool.discard()
+
+    async def _flush(self) -> None:
+        if not self._held:
+            return
+        data, self._held = bytes(self._held), bytearray()
+        if self._spool is None:
+            self._spool = await self._intake.blobs.spool()
+        self._size += len(data)
+        self._digest.update(data) if len(data) < PIECE else await asyncio.to_thread(self._digest.update, data)
+        await self._spool.write(data)
+
+    async def _accept(self, spool: Spool) -> Created:
+        store, now_us = self._intake.store, self._intake.clock()
+        new = self._new_batch(now_us)
+        twin = await store.find_twin(self._principal.workspace_id, new, now_us=now_us)
+        if twin is not None:
+            return Created(batch=twin, is_new=False)
+        plan = spool.path.with_name("plan")
+        found = await self._split(spool.path, plan)
+        if found.fault is not None:
+            raise invalid(found.fault)
+        now_us = self._intake.clock()
+        new = self._new_batch(now_us, found)
+        self._spool = None
+        return await asyncio.shield(asyncio.ensure_future(self._keep(new, spool, plan, now_us)))
+
+    async def _keep(self, new: NewBatch, spool: Spool, plan: Path, now_us: int) -> Created:
+        """From here on a client that goes away no longer stops the create: its retry will find the twin."""
+        store, blobs = self._intake.store, self._intake.blobs
+        is_mine = False
+        try:
+            await blobs.adopt(new.id, items=spool, plan=plan)
+            door("intake.before_create")
+            created = await store.create_batch(new, now_us=now_us)
+            is_mine = created.is_new
+        finally:
+            await spool.discard()
+            if not is_mine:
+                await self._forget(new.id)
+        return created
+
+    async def _forget(self, batch_id: BatchId) -> None:
+        """Erase a folder that no row names; if the store cannot tell, the next start will find the orphan."""
+        with contextlib.suppress(StoreError, BlobError):
+            if not await self._intake.store.known_batches([batch_id]):
+                await self._intake.blobs.erase(batch_id)
+
+    async def _split(self, items: Path, plan: Path) -> SplitResult:
+        max_items = self._intake.settings.max_items
+        if self._size < CHILD_FROM:
+            return await asyncio.to_thread(split, items, plan, max_items=max_items)
+        async with self._intake.children:
+            return await _split_in_child(items, plan, max_items)
+
+    def _new_batch(self, now_us: int, found: SplitResult | None = None) -> NewBatch:
+        return NewBatch(
+            id=BatchId(make_id("msgbatch", now_us=now_us)),
+            workspace_id=self._principal.workspace_id,
+            size=found.size if found else 0,
+            runs=found.slices() if found else (),
+            created_us=now_us,
+            expires_us=now_us + int(self._intake.settings.window_s * 1_000_000),
+            origin=Origin(
+                credential=self._principal.credential,
+                body_digest=self._digest.digest(),
+                idempotency_key=self._idempotency_key,
+                is_sdk_retry=self._is_sdk_retry,
+            ),
+            rules=self._rules,
+        )
+
+
+async def _split_in_child(items: Path, plan: Path, max_items: int) -> SplitResult:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "standby.scheduler.split",
+        str(items),
+        str(plan),
+        str(max_items),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        answer, trouble = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+    if child.returncode != 0:
+        last = trouble.decode(errors="replace").strip().rpartition("\n")[2]
+        raise ApiError(500, "api_error", "The batch could not be checked; try again") from BlobError(last)
+    return msgspec.json.decode(answer, type=SplitResult)

@@ -1,0 +1,58 @@
+"""Again, or for ever? Pure: how an attempt failed in, what to do with the item out.
+
+An endpoint that is down never fails an item: such attempts are repeated until the batch expires. What may be the item's
+fault (a broken answer, a time-out, nothing at all) is repeated a few times and then becomes its result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from standby.errors import EngineError, Failure
+
+FIRST_S = 0.25
+MOST_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tries:
+    """What an item went through."""
+
+    endpoint: int = 0
+    """Attempts that failed by the endpoint's fault."""
+    attempt: int = 0
+    """Attempts that may have failed by the item's."""
+
+    def after(self, failure: Failure) -> Tries:
+        """Count one more failed attempt."""
+        if failure.fault == "endpoint":
+            return Tries(endpoint=self.endpoint + 1, attempt=self.attempt)
+        return Tries(endpoint=self.endpoint, attempt=self.attempt + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """Try again after `wait_s` seconds."""
+
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """The item is errored with this wire type and message."""
+
+    type: str
+    message: str
+
+
+def decide(error: EngineError, tries: Tries, *, most_attempts: int, jitter: float) -> Again | Final:
+    """Decide after a failed attempt; `tries` includes it; `jitter` is in [0, 1)."""
+    if not error.failure.retriable or tries.attempt >= most_attempts:
+        return Final(type=error.failure.wire_type, message=error.message)
+    wait_s = backoff_s(tries.endpoint + tries.attempt, jitter=jitter)
+    return Again(wait_s=max(wait_s, error.retry_after_s or 0.0))
+
+
+def backoff_s(failures: int, *, jitter: float) -> float:
+    """Double from 0.25 s up to 30 s, less up to a half by `jitter`."""
+    return min(MOST_S, FIRST_S * 2.0 ** min(failures - 1, 16)) * (1.0 - jitter / 2)

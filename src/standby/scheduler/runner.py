@@ -1,0 +1,52 @@
+"""The one loop of the house: it alone knows sleeping, stopping, back-off and what to log when work fails."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from standby.scheduler.retry import backoff_s
+
+log = structlog.get_logger("standby.runner")
+
+
+async def run(
+    name: str,
+    work: Callable[[], Awaitable[float | None]],
+    *,
+    stop: asyncio.Event,
+    wake: asyncio.Event | None = None,
+    idle_s: float,
+) -> None:
+    """Call `work` until `stop` is set.
+
+    `work` returns how long to sleep, None for `idle_s`; `wake` ends a sleep early. An exception is logged by type and
+    the work is repeated after a growing, jittered pause: a chore never dies of one bad pass.
+    """
+    failures = 0
+    while not stop.is_set():
+        try:
+            pause_s = await work()
+            failures = 0
+        except Exception as error:  # noqa: BLE001 - the runner is where all work's errors end
+            failures += 1
+            pause_s = backoff_s(failures, jitter=random.random())  # noqa: S311 - no secret
+            log.error("pass failed", loop=name, error=type(error).__name__, reason=str(error)[:300], retry_s=round(pause_s, 2))
+        await _sleep(idle_s if pause_s is None else pause_s, stop, wake)
+
+
+async def _sleep(seconds: float, stop: asyncio.Event, wake: asyncio.Event | None) -> None:
+    if seconds <= 0:
+        await asyncio.sleep(0)
+        return
+    waits = [asyncio.ensure_future(event.wait()) for event in (stop, wake) if event is not None]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    if wake is not None:
+        wake.clear()

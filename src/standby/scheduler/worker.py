@@ -1,0 +1,254 @@
+"""The loop that drives one endpoint: leases runs, keeps the admitted number in flight, hands rows to the committer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Iterator
+
+import structlog
+
+from standby.blobs.base import Blobs
+from standby.config import WorkerSettings
+from standby.engines.base import Engine
+from standby.errors import ApiError, BlobError, EngineError, Failure
+from standby.ids import random_id
+from standby.records import SECOND, Backlog, BatchId, Clock
+from standby.scheduler import policy
+from standby.scheduler.admission import FixedWindow
+from standby.scheduler.attempt import attempt, errored
+from standby.scheduler.committer import Committer
+from standby.scheduler.held import HeldRun, Queued, Settled, load_run
+from standby.scheduler.meters import Meters
+from standby.scheduler.retry import Again, decide
+from standby.store.base import Store
+
+TICK_S = 0.05
+MOST_HELD = 32
+UNCOMMITTED_GROUPS = 8
+"""Dispatch pauses while more than this many full commits wait: a full disk must not burn engine time."""
+
+log = structlog.get_logger("standby.worker")
+
+
+class Worker:
+    """One worker. `run_once` is one pass; attempts run as tasks between passes and wake it."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        blobs: Blobs,
+        engine: Engine,
+        settings: WorkerSettings,
+        grace_s: float,
+        clock: Clock,
+        meters: Meters,
+    ) -> None:
+        """Begin with nothing."""
+        self.holder = random_id("worker")
+        self.wake = asyncio.Event()
+        self.committer = Committer(
+            store=store, blobs=blobs, settings=settings, clock=clock, meters=meters, when_committed=self.wake.set
+        )
+        self._store = store
+        self._blobs = blobs
+        self._engine = engine
+        self._settings = settings
+        self._grace_us = int(grace_s * SECOND)
+        self._clock = clock
+        self._meters = meters
+        self._admission = FixedWindow(window=settings.window, live_slots=settings.live_slots)
+        self._held: dict[BatchId, list[HeldRun]] = {}
+        self._turns: deque[BatchId] = deque()
+        self._in_flight = 0
+        self._is_draining = False
+        self._checked_us = 0
+        self._looked_us = 0
+        self._found_some = False
+
+    async def run_once(self) -> float | None:
+        """Look after the runs that are held, lease more if there is room, dispatch what is admitted."""
+        await self._heed_stops()
+        self._let_go()
+        if self._may_dispatch():
+            allowed = self._admission.allowed(self._engine.load())
+            await self._lease_more(allowed)
+            self._dispatch(allowed)
+        self._meters.in_flight.set(self._in_flight)
+        self._meters.held_runs.set(sum(1 for _ in self._runs()))
+        return TICK_S
+
+    async def renew_once(self) -> float | None:
+        """Extend all leases; runs that somebody else took are dropped."""
+        if not self._held:
+            return None
+        now_us = self._clock()
+        before = list(self._runs())
+        kept = await self._store.renew_leases(holder=self.holder, now_us=now_us, until_us=self._until(now_us))
+        for held in before:
+            if not held.is_done and (held.lease.batch_id, held.lease.number) not in kept:
+                held.is_lost = True
+        return None
+
+    async def drain(self, *, grace_s: float) -> None:
+        """Dispatch nothing more, wait for what is in flight, commit, give the rest back."""
+        self._is_draining = True
+        tasks = [task for held in self._runs() for task in held.in_flight.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_s)
+        for held in self._runs():
+            held.abandon()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            while not self.committer.is_empty:
+                await self.committer.commit()
+        finally:
+            await self._store.release_runs(holder=self.holder)
+
+    def _may_dispatch(self) -> bool:
+        return (
+            not self._is_draining
+            and self._engine.ready()
+            and self.committer.backlog < UNCOMMITTED_GROUPS * self._settings.commit_items
+        )
+
+    async def _heed_stops(self) -> None:
+        """Find the batches that were canceled, deleted or expired meanwhile, at most every tick."""
+        now_us = self._clock()
+        if not self._held or now_us - self._checked_us < TICK_S * SECOND:
+            return
+        self._checked_us = now_us
+        for batch_id in await self._store.stopped_batches(list(self._held), now_us=now_us):
+            for held in self._held.get(batch_id, []):
+                held.stop(now_us)
+
+    def _let_go(self) -> None:
+        """Drop runs that are lost or done, end those that were stopped, cut short what outlives its grace."""
+        now_us = self._clock()
+        for held in list(self._runs()):
+            if held.is_lost:
+                self._meters.leases_lost.inc()
+                held.abandon()
+                self._remove(held)
+            elif held.is_done:
+                self._remove(held)
+            elif held.is_finished and held.uncommitted == 0:
+                self.committer.finish(held)
+            elif held.stopped_us is not None and now_us - held.stopped_us > self._grace_us:
+                held.abandon()
+
+    async def _lease_more(self, allowed: int) -> None:
+        """Look for runs when those at hand run out, and every tick for batches that nobody works on."""
+        now_us = self._clock()
+        is_due = now_us - self._looked_us >= TICK_S * SECOND
+        while is_due or (self._found_some and self._queued() < allowed):
+            self._looked_us, is_due = now_us, False
+            backlogs = await self._store.backlogs(now_us=now_us)
+            self._found_some = bool(backlogs)
+            wants = policy.wants_another(
+                queued=self._queued(),
+                held=sum(1 for _ in self._runs()),
+                window=allowed,
+                most_held=MOST_HELD,
+                unserved=any(b.pending_runs and not b.leased_runs for b in backlogs),
+            )
+            if not wants or not await self._lease(backlogs, now_us):
+                return
+            is_due = True
+
+    async def _lease(self, backlogs: list[Backlog], now_us: int) -> bool:
+        batch_id = policy.choose(backlogs)
+        if batch_id is None:
+            return False
+        lease = await self._store.lease_run(
+            batch_id, holder=self.holder, now_us=now_us, until_us=self._until(now_us)
+        )
+        if lease is None:
+            return False
+        try:
+            held = await load_run(self._blobs, lease)
+        except BlobError as error:
+            log.error("run cannot be read", batch=batch_id, run=lease.number, reason=str(error))
+            raise
+        if batch_id not in self._held:
+            self._held[batch_id] = []
+            self._turns.append(batch_id)
+        self._held[batch_id].append(held)
+        return True
+
+    def _dispatch(self, allowed: int) -> None:
+        while self._in_flight < allowed:
+            held = self._next()
+            if held is None:
+                return
+            if held.lease.expires_us <= self._clock():
+                held.stop(self._clock())
+                continue
+            self._start(held, held.queue.popleft())
+
+    def _next(self) -> HeldRun | None:
+        """Take batches in turn, runs of a batch in the order of the plan."""
+        for _ in range(len(self._turns)):
+            self._turns.rotate(-1)
+            for held in self._held[self._turns[-1]]:
+                if held.queue and not held.is_lost:
+                    return held
+        return None
+
+    def _start(self, held: HeldRun, item: Queued) -> None:
+        task = asyncio.get_running_loop().create_task(self._work(held, item))
+        held.in_flight[item.entry.item] = task
+        self._in_flight += 1
+
+    async def _work(self, held: HeldRun, item: Queued) -> None:
+        number = item.entry.item
+        try:
+            settled = await attempt(self._engine, held.lease, item)
+            self._meters.attempts.labels(settled.outcome.value).inc()
+        except EngineError as error:
+            self._meters.attempts.labels(error.failure.label).inc()
+            settled = self._after_failure(held, item, error)
+        except ApiError as error:
+            settled = self._after_failure(held, item, EngineError(Failure.BROKEN, error.message))
+        finally:
+            self._in_flight -= 1
+            held.in_flight.pop(number, None)
+            self.wake.set()
+        if settled is not None and not held.is_lost:
+            self.committer.add(held, settled)
+
+    def _after_failure(self, held: HeldRun, item: Queued, error: EngineError) -> Settled | None:
+        item.tries = item.tries.after(error.failure)
+        jitter = random.random()  # noqa: S311 - no secret
+        decision = decide(error, item.tries, most_attempts=self._settings.attempts, jitter=jitter)
+        if isinstance(decision, Again):
+            if held.stopped_us is None and not self._is_draining:
+                self._delay(held, item, decision.wait_s)
+            return None
+        return errored(item, decision.type, decision.message)
+
+    def _delay(self, held: HeldRun, item: Queued, wait_s: float) -> None:
+        def again() -> None:
+            held.delayed.pop(item.entry.item, None)
+            held.queue.append(item)
+            self.wake.set()
+
+        held.delayed[item.entry.item] = asyncio.get_running_loop().call_later(wait_s, again)
+
+    def _remove(self, held: HeldRun) -> None:
+        runs = self._held[held.lease.batch_id]
+        runs.remove(held)
+        if not runs:
+            del self._held[held.lease.batch_id]
+            self._turns.remove(held.lease.batch_id)
+
+    def _queued(self) -> int:
+        return sum(len(held.queue) for held in self._runs())
+
+    def _runs(self) -> Iterator[HeldRun]:
+        return (held for runs in self._held.values() for held in runs)
+
+    def _until(self, now_us: int) -> int:
+        return now_us + int(self._settings.lease_s * SECOND)
