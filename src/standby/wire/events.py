@@ -232,7 +232,7 @@ def _pieces(text: str, piece: int) -> Iterator[str]:
 class Accumulator:
     """Puts a Message together event by event; `message` is what there is so far."""
 
-    __slots__ = ("_blocks", "_parts", "_start", "_ending", "_usage", "is_finished")
+    __slots__ = ("_blocks", "_ending", "_parts", "_start", "_usage", "is_finished")
 
     def __init__(self) -> None:
         """Begin before `message_start`."""
