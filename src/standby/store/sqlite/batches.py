@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING
 
 from standby.errors import Conflict, StoreError
-from standby.records import DAY, SECOND, Created, Page, Segment
+from standby.records import DAY, SECOND, Batch, BatchId, Created, NewBatch, Page, Segment, WorkspaceId
 from standby.states import BatchState
+from standby.store.sqlite.connection import Database
 from standby.store.sqlite.rows import from_rules, no_batch, to_batch
 from standby.store.sqlite.statements import load
-
-if TYPE_CHECKING:
-    from standby.records import Batch, BatchId, NewBatch, WorkspaceId
-    from standby.store.sqlite.connection import Database
 
 KEY_WINDOW_US = DAY
 """How long an `Idempotency-Key` is remembered."""

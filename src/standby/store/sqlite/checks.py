@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from standby.records import unpack_records
 from standby.store.sqlite.statements import load
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterator
 
 _SQL = load("checks")
 

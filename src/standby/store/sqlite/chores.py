@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import sqlite3
+from collections.abc import Sequence
 
 from standby.errors import StoreError
-from standby.records import DAY, Counts, Tokens
-from standby.store.sqlite.batches import owe_erasure
-from standby.store.sqlite.rows import SEALING_RUN, from_counts, from_tokens, settled, to_batch, to_counts
+from standby.records import DAY, Batch, BatchId, Counts, Seal, Tokens
+from standby.store.sqlite.batches import owe_erasure, read_batch
+from standby.store.sqlite.connection import Database
+from standby.store.sqlite.rows import SEALING_RUN, from_counts, from_tokens, settled, to_counts
 from standby.store.sqlite.runs import RECORD_BYTES
 from standby.store.sqlite.statements import load
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Sequence
-
-    from standby.records import Batch, BatchId, Seal
-    from standby.store.sqlite.connection import Database
 
 _SQL = load("chores")
 _RUNS = load("runs")
@@ -31,9 +26,12 @@ class SqliteChores:
     async def batches_to_close(self, *, now_us: int, grace_us: int) -> list[Batch]:
         """List batches to be sealed now, oldest first."""
         values = {"now_us": now_us, "grace_us": grace_us}
-        return await self._database.read(
-            lambda db: [to_batch(row) for row in db.execute(_SQL["batches_to_close"], values)]
-        )
+
+        def work(db: sqlite3.Connection) -> list[Batch]:
+            rows = db.execute(_SQL["batches_to_close"], values).fetchall()
+            return [read_batch(db, row["workspace_id"], row["id"]) for row in rows]
+
+        return await self._database.read(work)
 
     async def close_runs(self, batch_id: BatchId) -> bool:
         """Fence all workers off; closing again only raises the fence."""

@@ -1,23 +1,28 @@
 -- What the sweeper asks for.
 
 -- name: batches_to_close
-SELECT c.*
-FROM counted_batches AS c
-JOIN (
-    SELECT b.id, b.created_us
-    FROM batches AS b INDEXED BY batches_open
-    WHERE b.state <> 'ended'
-      AND iif(
-          b.state = 'in_progress' AND b.expires_us > :now_us,
-          NOT EXISTS (SELECT 1 FROM runs AS r WHERE r.batch_id = b.id AND r.state = 'pending')
-          AND NOT EXISTS (SELECT 1 FROM runs AS r WHERE r.batch_id = b.id AND r.state = 'leased'),
+SELECT b.id, b.workspace_id
+FROM batches AS b INDEXED BY batches_open
+WHERE b.state <> 'ended'
+  AND CASE
+      WHEN b.state = 'in_progress' AND b.expires_us > :now_us
+      THEN
+          NOT EXISTS (
+              SELECT 1 FROM runs AS r INDEXED BY runs_pending
+              WHERE r.batch_id = b.id AND r.state = 'pending'
+          )
+          AND NOT EXISTS (
+              SELECT 1 FROM runs AS r INDEXED BY runs_leased
+              WHERE r.batch_id = b.id AND r.state = 'leased'
+          )
+      ELSE
           min(coalesce(b.cancel_initiated_us, b.expires_us), b.expires_us) + :grace_us <= :now_us
           OR NOT EXISTS (
-              SELECT 1 FROM runs AS r WHERE r.batch_id = b.id AND r.state = 'leased' AND r.until_us > :now_us
+              SELECT 1 FROM runs AS r INDEXED BY runs_leased
+              WHERE r.batch_id = b.id AND r.state = 'leased' AND r.until_us > :now_us
           )
-      )
-) AS closing ON closing.id = c.id
-ORDER BY closing.created_us, closing.id;
+      END
+ORDER BY b.created_us, b.id;
 
 -- name: is_open
 SELECT 1
@@ -36,8 +41,7 @@ WHERE batch_id = :batch_id;
 -- name: batch_to_seal
 SELECT
     workspace_id, size, succeeded, errored, canceled, expired,
-    EXISTS (SELECT 1 FROM runs AS r WHERE r.batch_id = c.id AND r.state = 'pending')
-    OR EXISTS (SELECT 1 FROM runs AS r WHERE r.batch_id = c.id AND r.state = 'leased') AS has_open_runs
+    EXISTS (SELECT 1 FROM runs AS r WHERE r.batch_id = c.id AND r.state <> 'done') AS has_open_runs
 FROM counted_batches AS c
 WHERE id = :batch_id
   AND state <> 'ended';
@@ -54,7 +58,7 @@ WHERE id = :batch_id
   AND state <> 'ended';
 
 -- name: archive_due
-UPDATE batches
+UPDATE batches INDEXED BY batches_kept
 SET archived_us = :now_us
 WHERE state = 'ended'
   AND archived_us IS NULL

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from standby import doors
 from standby.errors import StartError, StoreError
 from standby.store.sqlite.faults import translated
 from standby.store.sqlite.migrate import migrate
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 T = TypeVar("T")
 
 READERS = 3
 BUSY_MS = 10_000
 """How long a verb waits for another process (such as `standby keys`) that is writing."""
+
+WRITER_PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
+READER_PRAGMAS = ("query_only = ON",)
 
 
 class Database:
@@ -72,12 +74,12 @@ class Database:
 
     def _connect(self) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.path.parent)
             with translated(self.path):
-                self._writer = _open_writer(self.path)
+                self._writer = _open(self.path, WRITER_PRAGMAS)
                 migrate(self._writer, self.path)
                 for _ in range(READERS):
-                    self._idle_readers.put(_open_reader(self.path))
+                    self._idle_readers.put(_open(self.path, READER_PRAGMAS))
         except (OSError, StoreError) as error:
             raise StartError(f"cannot open the store: {error}") from error
 
@@ -124,23 +126,27 @@ async def _whole(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
-def _open_writer(path: Path) -> sqlite3.Connection:
-    connection = _open(path)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    return connection
+def _make_folder(folder: Path) -> None:
+    """Make the folder, durably; SQLite syncs what is inside, not where it hangs."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
-def _open_reader(path: Path) -> sqlite3.Connection:
-    connection = _open(path)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
-
-
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
+    try:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

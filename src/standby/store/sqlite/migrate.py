@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from standby.errors import StartError
 from standby.ids import make_id
 from standby.store.sqlite.statements import load, migrations, split
-
-if TYPE_CHECKING:
-    import sqlite3
-    from pathlib import Path
 
 APPLICATION_ID = 0x53544259
 """`STBY`, so that a database of another program is not mistaken for ours."""

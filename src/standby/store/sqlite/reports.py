@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sqlite3
 
+from standby.records import BatchId, Rules, WorkspaceId
 from standby.states import BatchState, Outcome
+from standby.store.sqlite.connection import Database
 from standby.store.sqlite.rows import no_batch, to_rules
 from standby.store.sqlite.statements import load
-
-if TYPE_CHECKING:
-    import sqlite3
-
-    from standby.records import BatchId, Rules, WorkspaceId
-    from standby.store.sqlite.connection import Database
 
 _SQL = load("reports")
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import sqlite3
+import struct
+from collections.abc import Iterator
 
 from standby.errors import NotFound
-from standby.records import Batch, Counts, Key, Rules, Tokens, Workspace
+from standby.records import Batch, BatchId, Counts, Key, Rules, Tokens, Workspace
 from standby.states import BatchState
 
-if TYPE_CHECKING:
-    import sqlite3
-
-    from standby.records import BatchId
+_ITEM = struct.Struct("<I8x")
 
 SEALING_RUN = -1
 """The run number of the manifest row that sealing adds."""
@@ -97,6 +96,11 @@ def to_key(row: sqlite3.Row) -> Key:
         created_us=row["created_us"],
         revoked_us=row["revoked_us"],
     )
+
+
+def items_of(records: bytes) -> Iterator[int]:
+    """Read only the item numbers of packed records."""
+    return (item for (item,) in _ITEM.iter_unpack(records))
 
 
 def no_batch(batch_id: BatchId) -> NotFound:

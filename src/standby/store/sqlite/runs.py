@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import sqlite3
+from collections.abc import Sequence
 
 from standby.errors import StoreError
-from standby.records import DAY, Backlog, LeasedRun, unpack_records
+from standby.records import DAY, Backlog, BatchId, LeasedRun, SegmentCommit, unpack_records
+from standby.store.sqlite.connection import Database
 from standby.store.sqlite.rows import from_counts, from_tokens, settled, to_rules
 from standby.store.sqlite.statements import load
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Sequence
-
-    from standby.records import BatchId, SegmentCommit
-    from standby.store.sqlite.connection import Database
 
 RECORD_BYTES = 12
 _SQL = load("runs")

@@ -5,7 +5,7 @@ SELECT
     b.id, b.workspace_id, b.size, b.created_us, b.expires_us,
     (
         SELECT count(*)
-        FROM runs AS r
+        FROM runs AS r INDEXED BY runs_leased
         WHERE r.batch_id = b.id AND r.state = 'leased' AND r.until_us > :now_us
     ) AS leased_runs
 FROM batches AS b INDEXED BY batches_open
@@ -13,9 +13,13 @@ WHERE b.state <> 'ended'
   AND b.state = 'in_progress'
   AND b.expires_us > :now_us
   AND (
-      EXISTS (SELECT 1 FROM runs AS r WHERE r.batch_id = b.id AND r.state = 'pending')
+      EXISTS (
+          SELECT 1 FROM runs AS r INDEXED BY runs_pending
+          WHERE r.batch_id = b.id AND r.state = 'pending'
+      )
       OR EXISTS (
-          SELECT 1 FROM runs AS r WHERE r.batch_id = b.id AND r.state = 'leased' AND r.until_us <= :now_us
+          SELECT 1 FROM runs AS r INDEXED BY runs_leased
+          WHERE r.batch_id = b.id AND r.state = 'leased' AND r.until_us <= :now_us
       )
   )
 ORDER BY b.created_us, b.id;
@@ -38,11 +42,11 @@ WHERE batch_id = :batch_id
       SELECT min(number)
       FROM (
           SELECT min(number) AS number
-          FROM runs
+          FROM runs INDEXED BY runs_pending
           WHERE batch_id = :batch_id AND state = 'pending'
           UNION ALL
           SELECT min(number) AS number
-          FROM runs
+          FROM runs INDEXED BY runs_leased
           WHERE batch_id = :batch_id AND state = 'leased' AND until_us <= :now_us
       )
   )

@@ -49,7 +49,7 @@ CREATE TABLE batches (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX batches_listed ON batches (workspace_id, id) WHERE is_deleted = 0;
-CREATE INDEX batches_by_state ON batches (state) WHERE is_deleted = 0;
+CREATE INDEX batches_by_state ON batches (is_deleted, state) WHERE is_deleted = 0;
 CREATE INDEX batches_open ON batches (created_us, id, state, workspace_id, size, expires_us, cancel_initiated_us)
     WHERE state <> 'ended';
 CREATE INDEX batches_kept ON batches (created_us) WHERE state = 'ended' AND archived_us IS NULL AND is_deleted = 0;
@@ -71,9 +71,9 @@ CREATE TABLE runs (
     CHECK ((state = 'leased') = (until_us IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX runs_pending ON runs (batch_id, number) WHERE state = 'pending';
-CREATE INDEX runs_leased ON runs (batch_id, until_us, number) WHERE state = 'leased';
-CREATE INDEX runs_held ON runs (holder) WHERE state = 'leased';
+CREATE INDEX runs_pending ON runs (batch_id, state, number) WHERE state = 'pending';
+CREATE INDEX runs_leased ON runs (batch_id, state, until_us, number) WHERE state = 'leased';
+CREATE INDEX runs_held ON runs (holder, state) WHERE state = 'leased';
 
 -- The manifest. A row grows with every commit; the row that sealing adds has run -1.
 -- `records` stands last, so that sums over the other columns need not read it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from standby.store.sqlite.batches import SqliteBatches
 from standby.store.sqlite.checks import find_faults
@@ -11,9 +11,6 @@ from standby.store.sqlite.connection import Database
 from standby.store.sqlite.reports import SqliteReports
 from standby.store.sqlite.runs import SqliteRuns
 from standby.store.sqlite.tenants import SqliteTenants
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class SqliteStore(SqliteBatches, SqliteRuns, SqliteChores, SqliteTenants, SqliteReports):

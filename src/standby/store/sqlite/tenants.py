@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sqlite3
 
 from standby.errors import Conflict, NotFound
 from standby.ids import make_id
 from standby.records import Key, KeyId, Workspace, WorkspaceId
+from standby.store.sqlite.connection import Database
 from standby.store.sqlite.rows import to_key, to_workspace
 from standby.store.sqlite.statements import load
-
-if TYPE_CHECKING:
-    import sqlite3
-
-    from standby.store.sqlite.connection import Database
 
 _SQL = load("tenants")
 
