@@ -1,0 +1,57 @@
+"""Serves a model with llama.cpp's own server out of the xllamacpp wheel.
+
+It has no priorities: a gateway leaves a slot free for live work. Its listener is llama.cpp's own, on the
+same unix socket or loopback port; this program only loads it and ends with its parent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+
+from standby.host.gguf import NotGguf, read_header
+from standby.host.serving import Options, say_ready
+
+SLOTS = 4
+BATCH = 256
+"""Prompt tokens between two looks at the queue: a smaller batch lets a cancel in sooner."""
+CACHE_RAM_MB = 64
+log = logging.getLogger("standby.host")
+
+
+def serve_llamacpp(options: Options) -> None:
+    """Load, say ready, serve until SIGTERM; raises `RuntimeError` if the model cannot be loaded."""
+    import xllamacpp  # noqa: PLC0415 - heavy, optional
+
+    began = time.perf_counter()
+    try:
+        header = read_header(options.model)
+    except NotGguf as error:
+        raise RuntimeError(str(error)) from None
+    slots = options.slots or SLOTS
+    context = min(options.context or header.context, header.context)
+    params = xllamacpp.CommonParams()
+    params.model.path = str(options.model)
+    params.model_alias = {options.name or options.model.stem}
+    params.hostnames = [options.uds or "127.0.0.1"]
+    params.port = options.port
+    params.n_parallel = slots
+    params.n_ctx = context
+    params.kv_unified = True
+    params.n_batch = params.n_ubatch = BATCH
+    params.cpuparams.n_threads = options.threads
+    params.cache_ram_mib = CACHE_RAM_MB
+    params.endpoint_slots = params.endpoint_metrics = True
+    server = xllamacpp.Server(params)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    log.info("ready after %.1f s: %s, %d threads", time.perf_counter() - began, options.model.name, options.threads)
+    port = 0 if options.uds else int(server.listening_address.rsplit(":", 1)[1])
+    say_ready(options, port=port, slots=slots, context=context)
+    while not stopped.wait(3600):
+        pass
+    os._exit(0)

@@ -1,0 +1,290 @@
+"""The step loop: carries out what `schedule` decides, steps the library, hands out text.
+
+One thread, one event loop: a step holds the GIL anyway, so between two steps the event loop gets a few
+turns to read requests and write answers, and a live request that came in is in the very next step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from standby.host.ask import Ask, Bad, Sampling
+from standby.host.metrics import Metrics
+from standby.host.prefixes import Prefixes
+from standby.host.schedule import RESTART_BELOW, Candidate, Decision, Room, decide
+from standby.host.text import Writer
+
+TURNS = 8
+"""Turns of the event loop between two steps: enough to accept, read, tokenize and queue a request."""
+log = logging.getLogger("standby.host")
+
+
+class Library(Protocol):
+    """What the loop needs of the library (`pipeline.Pipeline`)."""
+
+    blocks: int
+    context: int
+    pieces: Any
+
+    def add(self, tokens: list[int], *, limit: int, sampling: Sampling, schema: str | None, kept: int) -> Any:
+        """Hand over a sequence; returns its handle."""
+        ...
+
+    def step(self) -> None:
+        """Compute one step."""
+        ...
+
+    def busy(self) -> bool:
+        """Whether anything is left to do."""
+        ...
+
+    def read(self, handle: Any) -> Any:
+        """Take new tokens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Something for the client: text, or the end."""
+
+    text: str
+    completion_tokens: int
+    finish: str | None = None
+    """`stop`, `length` or `failed`."""
+    stop: str | None = None
+    """The stop string that was found."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Sequence:
+    """One request on its way through the loop."""
+
+    number: int
+    ask: Ask
+    prompt: list[int]
+    limit: int
+    writer: Writer
+    pieces: asyncio.Queue[Piece] = field(default_factory=asyncio.Queue)
+    kept: list[int] = field(default_factory=list)
+    cached: int = 0
+    """Prompt tokens found in the prefix cache when it first ran (derived)."""
+    prompt_keys: list[bytes] = field(default_factory=list)
+    held: list[bytes] = field(default_factory=list)
+    todo: tuple[bytes, ...] = ()
+    handle: Any = None
+    ran: bool = False
+    started: bool = False
+    over: bool = False
+    unsent: str = ""
+
+    @property
+    def tokens(self) -> list[int]:
+        """Everything the library has to know to go on."""
+        return self.prompt + self.kept
+
+    @property
+    def structured(self) -> bool:
+        """Whether it runs inside a grammar."""
+        return self.ask.schema is not None
+
+
+class StepLoop:
+    """All sequences of this engine."""
+
+    def __init__(self, library: Library, metrics: Metrics, *, slots: int, block: int) -> None:
+        """Begin idle."""
+        self._library = library
+        self._metrics = metrics
+        self._slots = slots
+        self._block = block
+        self._prefixes = Prefixes(total=library.blocks, block=block)
+        self._waiting: dict[int, Sequence] = {}
+        self._running: dict[int, Sequence] = {}
+        self._next = 0
+        self._wake = asyncio.Event()
+        metrics.watch(self._waiting, self._running, self._prefixes)
+
+    def submit(self, ask: Ask, prompt: list[int]) -> Sequence:
+        """Queue a request; its text comes out of `pieces`. Raises `Bad` if the prompt is too long."""
+        left = self._library.context - len(prompt)
+        if left < 1:
+            raise Bad(
+                f"prompt is too long: {len(prompt)} tokens > {self._library.context - 1} maximum",
+                code="context_length_exceeded",
+            )
+        self._next += 1
+        sequence = Sequence(
+            number=self._next,
+            ask=ask,
+            prompt=prompt,
+            limit=min(ask.max_tokens or left, left),
+            writer=Writer(ask.stop),
+            prompt_keys=self._prefixes.keys(prompt),
+        )
+        self._waiting[sequence.number] = sequence
+        self._metrics.asked(ask.live, len(prompt))
+        self._wake.set()
+        return sequence
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Stop a request whose client is gone; harmless if it is over."""
+        if sequence.over:
+            return
+        self._metrics.cancelled(sequence.ask.live)
+        self._leave(sequence)
+        self._waiting.pop(sequence.number, None)
+        sequence.over = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Step for ever; ends only with an exception of the library."""
+        while True:
+            if not self._waiting and not self._running and not self._library.busy():
+                self._wake.clear()
+                await self._wake.wait()
+            self.step_once()
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+
+    def step_once(self) -> None:
+        """Decide, stop, start, compute one step, hand out what came."""
+        self._carry_out(self._decide())
+        if not self._library.busy():
+            return
+        began = time.perf_counter()
+        self._library.step()
+        self._metrics.stepped(time.perf_counter() - began, len(self._running))
+        for sequence in list(self._running.values()):
+            self._collect(sequence)
+        self._prefixes.occupy(sum(self._unkeyed(s) for s in self._running.values()))
+
+    def _decide(self) -> Decision:
+        waiting = [self._waiting_candidate(s) for s in self._waiting.values()]
+        running = [self._running_candidate(s) for s in self._running.values()]
+        used = self._prefixes.pinned + sum(self._unkeyed(s) for s in self._running.values())
+        room = Room(slots=self._slots, block=self._block, blocks=self._library.blocks - 1, used=used)
+        return decide(waiting, running, room)
+
+    def _waiting_candidate(self, sequence: Sequence) -> Candidate:
+        keys = sequence.prompt_keys
+        hits = self._prefixes.hits(keys)
+        return Candidate(
+            number=sequence.number,
+            live=sequence.ask.live,
+            tokens=len(sequence.prompt) + len(sequence.kept),
+            ahead=sequence.limit - len(sequence.kept),
+            structured=sequence.structured,
+            todo=tuple(keys[hits:]),
+            shared=self._prefixes.shared(keys, others_than=0),
+        )
+
+    def _running_candidate(self, sequence: Sequence) -> Candidate:
+        return Candidate(
+            number=sequence.number,
+            live=sequence.ask.live,
+            tokens=len(sequence.prompt) + len(sequence.kept),
+            ahead=sequence.limit - len(sequence.kept),
+            generated=len(sequence.kept),
+            structured=sequence.structured,
+            started=sequence.started,
+            todo=sequence.todo,
+            shared=self._prefixes.shared(sequence.held, others_than=1),
+        )
+
+    def _unkeyed(self, sequence: Sequence) -> int:
+        return -(-(len(sequence.prompt) + len(sequence.kept)) // self._block) - len(sequence.held)
+
+    def _carry_out(self, decision: Decision) -> None:
+        for number in decision.pause:
+            self._pause(self._running[number])
+        for number in decision.admit:
+            self._admit(self._waiting.pop(number))
+
+    def _admit(self, sequence: Sequence) -> None:
+        tokens = sequence.tokens
+        keys = self._prefixes.keys(tokens)
+        found = self._prefixes.cached(tokens, keys)
+        hits = self._prefixes.hits(keys)
+        sequence.handle = self._library.add(
+            tokens,
+            limit=sequence.limit - len(sequence.kept),
+            sampling=sequence.ask.sampling,
+            schema=sequence.ask.schema,
+            kept=len(sequence.kept),
+        )
+        if sequence.ran:
+            self._metrics.resumed(len(tokens) - found)
+        else:
+            sequence.cached, sequence.ran = found, True
+            self._metrics.cached(sequence.ask.live, found)
+        sequence.started = False
+        sequence.todo = tuple(keys[hits:])
+        sequence.held = keys[:hits]
+        self._prefixes.hold(sequence.held)
+        self._running[sequence.number] = sequence
+
+    def _pause(self, sequence: Sequence) -> None:
+        self._leave(sequence)
+        if sequence.structured:
+            self._metrics.restarted(len(sequence.kept))
+            sequence.kept = []
+            sequence.unsent = ""
+            sequence.writer = Writer(sequence.ask.stop)
+        else:
+            self._metrics.paused()
+        self._waiting[sequence.number] = sequence
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Take it out of the library; its whole blocks stay in the cache until they are needed."""
+        if self._running.pop(sequence.number, None) is None:
+            return
+        sequence.handle.cancel()
+        sequence.handle = None
+        self._prefixes.release(sequence.held)
+        sequence.held = []
+
+    def _collect(self, sequence: Sequence) -> None:
+        read = self._library.read(sequence.handle)
+        if read.tokens and not sequence.started:
+            sequence.started = True
+            sequence.todo = ()
+        text = ""
+        for token in read.tokens:
+            sequence.kept.append(token)
+            text += sequence.writer.feed(self._library.pieces.of(token))
+            if sequence.writer.matched is not None:
+                break
+        self._metrics.generated(sequence.ask.live, len(read.tokens))
+        if read.tokens:
+            self._settle(sequence)
+        finish = "stop" if sequence.writer.matched is not None else read.finish
+        if finish is not None:
+            text += sequence.writer.finish()
+        self._hand_out(sequence, text, finish)
+        if finish is not None:
+            self._leave(sequence)
+            sequence.over = True
+
+    def _settle(self, sequence: Sequence) -> None:
+        """Note the whole blocks that are computed by now: all tokens but the last one."""
+        whole = (len(sequence.prompt) + len(sequence.kept) - 1) // self._block
+        if whole > len(sequence.held):
+            keys = self._prefixes.keys(sequence.tokens[: whole * self._block])
+            fresh = keys[len(sequence.held) :]
+            self._prefixes.hold(fresh)
+            sequence.held = keys
+
+    def _hand_out(self, sequence: Sequence, text: str, finish: str | None) -> None:
+        """Queue text. A structured batch answer is held back while it may still start again."""
+        if sequence.structured and not sequence.ask.live and finish is None and len(sequence.kept) < RESTART_BELOW:
+            sequence.unsent += text
+            return
+        text, sequence.unsent = sequence.unsent + text, ""
+        if text or finish is not None:
+            done = len(sequence.kept)
+            piece = Piece(text=text, completion_tokens=done, finish=finish, stop=sequence.writer.matched)
+            sequence.pieces.put_nowait(piece)
