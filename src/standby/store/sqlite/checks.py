@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 
-from standby.records import unpack_records
+from standby.store.sqlite.rows import items_of
 from standby.store.sqlite.statements import load
 
 _SQL = load("checks")
@@ -43,7 +43,7 @@ def _wrong_manifests(db: sqlite3.Connection) -> Iterator[str]:
     """I1 and I2: no item twice, never more than the batch has, and all of them at its end."""
     for row in db.execute(_SQL["batches_with_manifest"]).fetchall():
         manifest = db.execute(_SQL["records_of_batch"], {"batch_id": row["id"]})
-        items = Counter(record.item for segment in manifest for record in unpack_records(segment["records"]))
+        items = Counter(item for segment in manifest for item in items_of(segment["records"]))
         twice = [item for item, times in items.items() if times > 1]
         if twice:
             yield f"batch {row['id']}: item {twice[0]} and {len(twice) - 1} more have several results"

@@ -7,9 +7,9 @@ import sqlite3
 from collections.abc import Sequence
 
 from standby.errors import StoreError
-from standby.records import DAY, Backlog, BatchId, LeasedRun, SegmentCommit, unpack_records
+from standby.records import DAY, Backlog, BatchId, LeasedRun, SegmentCommit
 from standby.store.sqlite.connection import Database
-from standby.store.sqlite.rows import from_counts, from_tokens, settled, to_rules
+from standby.store.sqlite.rows import from_counts, from_tokens, items_of, settled, to_rules
 from standby.store.sqlite.statements import load
 
 RECORD_BYTES = 12
@@ -99,7 +99,7 @@ def _to_backlog(row: sqlite3.Row) -> Backlog:
 
 def _finished(db: sqlite3.Connection, batch_id: BatchId, run: int) -> frozenset[int]:
     rows = db.execute(_SQL["records_of_run"], {"batch_id": batch_id, "run": run})
-    return frozenset(record.item for row in rows for record in unpack_records(row["records"]))
+    return frozenset(item for row in rows for item in items_of(row["records"]))
 
 
 def _refuse_nonsense(commit: SegmentCommit) -> None:
