@@ -1,0 +1,127 @@
+"""Limits of a workspace: requests a minute by token bucket, and items waiting for a result (contract 8).
+
+A bucket of `per_minute` tokens that refills continuously is one number: the time at which it is full again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from standby.api.call import Call, Caller
+from standby.config import LimitSettings
+from standby.errors import ApiError
+from standby.records import SECOND, Clock, WorkspaceId
+from standby.store.base import Store
+from standby.wire.batches import timestamp
+
+MINUTE = 60 * SECOND
+QUEUE_RETRY_S = 60
+"""How long a client is told to wait for a full queue; nobody knows when a batch gets shorter."""
+
+
+class Pool(StrEnum):
+    """Batch and live requests are counted apart."""
+
+    BATCH = "batch"
+    LIVE = "live"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a bucket says to one request."""
+
+    is_allowed: bool
+    limit: int
+    remaining: int
+    reset_us: int
+    retry_after_s: int
+
+
+def take(full_at_us: int, *, per_minute: int, now_us: int) -> tuple[int, Verdict]:
+    """Take one token; return when the bucket is full again, and the verdict.
+
+    A bucket never waits longer than a minute, even if the clock was set back.
+    """
+    interval = max(1, MINUTE // per_minute)
+    capacity = interval * per_minute
+    before = min(max(full_at_us, now_us), now_us + capacity)
+    after = before + interval
+    is_allowed = after <= now_us + capacity
+    kept = after if is_allowed else before
+    wait_us = 0 if is_allowed else after - (now_us + capacity)
+    return kept, Verdict(
+        is_allowed=is_allowed,
+        limit=per_minute,
+        remaining=(now_us + capacity - kept) // interval,
+        reset_us=kept,
+        retry_after_s=-(-wait_us // SECOND),
+    )
+
+
+def headers_of(verdict: Verdict) -> dict[str, str]:
+    """Write the documented headers of one pool."""
+    return {
+        "anthropic-ratelimit-requests-limit": str(verdict.limit),
+        "anthropic-ratelimit-requests-remaining": str(verdict.remaining),
+        "anthropic-ratelimit-requests-reset": timestamp(verdict.reset_us),
+    }
+
+
+def too_many_requests(pool: Pool, verdict: Verdict) -> ApiError:
+    """429 that says when to come back."""
+    return ApiError(
+        429,
+        "rate_limit_error",
+        f"This workspace may send {verdict.limit} {pool} requests per minute. Retry after the time in `retry-after`.",
+        headers={"retry-after": str(max(1, verdict.retry_after_s))},
+    )
+
+
+def queue_full(*, current: int, adding: int | None, maximum: int) -> ApiError:
+    """429 that names the limit, the current number and the maximum."""
+    extra = "" if adding is None else f", and this batch has {adding}"
+    return ApiError(
+        429,
+        "rate_limit_error",
+        f"Limit on enqueued batch items: {current} are waiting{extra}, and the maximum is {maximum}. "
+        "Wait until some of them have a result.",
+        headers={"retry-after": str(QUEUE_RETRY_S)},
+    )
+
+
+class Limits:
+    """The buckets of all workspaces, in this process."""
+
+    def __init__(self, settings: LimitSettings, store: Store, clock: Clock) -> None:
+        """Begin with full buckets."""
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._full_at: dict[tuple[WorkspaceId, Pool], int] = {}
+
+    def count(self, pool: Pool, caller: Caller, call: Call) -> None:
+        """Count one request; put the headers on the answer; `ApiError` 429."""
+        per_minute = self._per_minute(pool)
+        if not per_minute:
+            return
+        place = (caller.workspace_id, pool)
+        full_at, verdict = take(self._full_at.get(place, 0), per_minute=per_minute, now_us=self._clock())
+        self._full_at[place] = full_at
+        call.headers.update(headers_of(verdict))
+        if not verdict.is_allowed:
+            raise too_many_requests(pool, verdict)
+
+    async def check_queue(self, workspace_id: WorkspaceId) -> None:
+        """Refuse a create while the queue of the workspace is full."""
+        maximum = self._settings.enqueued_items
+        if not maximum:
+            return
+        current = await self._store.enqueued_items(workspace_id)
+        if current >= maximum:
+            raise queue_full(current=current, adding=None, maximum=maximum)
+
+    def _per_minute(self, pool: Pool) -> int:
+        if pool is Pool.BATCH:
+            return self._settings.batch_requests_per_minute
+        return self._settings.live_requests_per_minute
