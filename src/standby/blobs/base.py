@@ -40,6 +40,10 @@ class Spool(Protocol):
         """Append; `BlobError` if the disk does not take it."""
         ...
 
+    def sync(self) -> None:
+        """Make it durable and close it; blocks."""
+        ...
+
     async def discard(self) -> None:
         """Remove it and everything beside it; safe to call at any time, twice too."""
         ...

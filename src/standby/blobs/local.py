@@ -12,6 +12,7 @@ from pathlib import Path
 import obstore
 from obstore.store import LocalStore
 
+from standby.blobs.base import Spool
 from standby.doors import door
 from standby.errors import BlobError
 from standby.ids import is_id, random_id
@@ -80,7 +81,7 @@ class LocalBlobs:
         with _as_blob_error("begin an upload"):
             return LocalSpool(self._spool / random_id("upload"))
 
-    async def adopt(self, batch_id: BatchId, *, items: LocalSpool, plan: Path) -> None:  # type: ignore[override]
+    async def adopt(self, batch_id: BatchId, *, items: Spool, plan: Path) -> None:
         """Sync both files, move them, sync the folders: after this a power cut keeps them."""
         await asyncio.to_thread(self._adopt, batch_id, items, plan)
 
@@ -133,7 +134,7 @@ class LocalBlobs:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             _sync_folder(self._batches.parent)
 
-    def _adopt(self, batch_id: BatchId, items: LocalSpool, plan: Path) -> None:
+    def _adopt(self, batch_id: BatchId, items: Spool, plan: Path) -> None:
         home = self._batches / batch_id
         door("blobs.adopt.before_sync")
         with _as_blob_error("keep the batch"):

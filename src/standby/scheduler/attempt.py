@@ -6,11 +6,11 @@ import structlog
 
 from standby.engines.base import Engine
 from standby.errors import ApiError, EngineError, Failure, InvalidParams
-from standby.records import LeasedRun, Tokens
+from standby.records import LeasedRun
 from standby.scheduler.held import Queued, Settled
 from standby.states import Outcome
 from standby.wire.batches import decode_item, errored_row, succeeded_row
-from standby.wire.messages import Message, MessageParams, decode_params, tokens_of
+from standby.wire.messages import Message, MessageParams, check_cap, decode_params, tokens_of
 
 log = structlog.get_logger("standby.worker")
 
@@ -22,6 +22,7 @@ async def attempt(engine: Engine, lease: LeasedRun, item: Queued) -> Settled:
         return errored(item, "api_error", "The stored request is damaged; submit it again")
     try:
         params = decode_params(bytes(decode_item(item.raw)[1]), rules=lease.rules, batch=True)
+        await _check_model(engine, params)
         message = await engine.generate(params, deadline_us=lease.expires_us, live=False)
     except InvalidParams as fault:
         return errored(item, fault.type, fault.message)
@@ -30,7 +31,15 @@ async def attempt(engine: Engine, lease: LeasedRun, item: Queued) -> Settled:
     except Exception as error:
         log.exception("attempt broke", batch=lease.batch_id, item=item.entry.item)
         raise EngineError(Failure.BROKEN, f"Internal error ({type(error).__name__})") from error
-    return _succeeded(item, params, message)
+    return _succeeded(item, message)
+
+
+async def _check_model(engine: Engine, params: MessageParams) -> None:
+    """Refuse a model that is not served, and more tokens than it can answer, before any work is done."""
+    served = await engine.resolve(params.model)
+    for model in await engine.models():
+        if model.id == served:
+            check_cap(params, served, model.max_output_tokens)
 
 
 def errored(item: Queued, type_: str, message: str) -> Settled:
@@ -42,13 +51,10 @@ def errored(item: Queued, type_: str, message: str) -> Settled:
     )
 
 
-def _succeeded(item: Queued, params: MessageParams, message: Message) -> Settled:
-    del params
-    message.usage.service_tier = "batch"
-    tokens: Tokens = tokens_of(message.usage)
+def _succeeded(item: Queued, message: Message) -> Settled:
     return Settled(
         item=item.entry.item,
         outcome=Outcome.SUCCEEDED,
         row=succeeded_row(item.entry.custom_id, message),
-        tokens=tokens,
+        tokens=tokens_of(message.usage),
     )

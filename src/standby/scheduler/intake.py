@@ -116,7 +116,7 @@ class Upload:
             await self._flush()
 
     async def finish(self) -> Created:
-        """Accept the batch, durably, or raise `ApiError` (envelope), `BlobError` or `StoreError` (disk) and leave no trace."""
+        """Accept the batch durably, or raise `ApiError`, `BlobError` or `StoreError` and leave no trace."""
         try:
             self._held += self._inflate.finish()
             await self._flush()

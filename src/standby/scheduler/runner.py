@@ -34,7 +34,9 @@ async def run(
         except Exception as error:  # noqa: BLE001 - the runner is where all work's errors end
             failures += 1
             pause_s = backoff_s(failures, jitter=random.random())  # noqa: S311 - no secret
-            log.error("pass failed", loop=name, error=type(error).__name__, reason=str(error)[:300], retry_s=round(pause_s, 2))
+            log.error(  # noqa: TRY400 - a traceback every pass would drown the reason
+                "pass failed", loop=name, error=type(error).__name__, reason=str(error)[:300], retry_s=round(pause_s, 2)
+            )
         await _sleep(idle_s if pause_s is None else pause_s, stop, wake)
 
 

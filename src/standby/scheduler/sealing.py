@@ -74,7 +74,9 @@ async def seal(store: Store, blobs: Blobs, batch: Batch, *, clock: Clock) -> boo
         now_us=clock(),
     )
     if sealed:
-        log.info("batch ended", batch=batch.id, items=batch.size, **({outcome.value: added.count} if added.count else {}))
+        log.info(
+            "batch ended", batch=batch.id, items=batch.size, **({outcome.value: added.count} if added.count else {})
+        )
     return sealed
 
 

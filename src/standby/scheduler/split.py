@@ -13,7 +13,6 @@ import re
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -100,7 +99,7 @@ def runs_of(lengths: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def items_of(body: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, bytes) of every element of `requests`; raises `InvalidParams` if the body is not `{"requests": [...]}`."""
+    """Yield (offset, bytes) of every element of `requests`; raises `InvalidParams` if the body has another shape."""
     window = body.read(WINDOW)
     head = _HEAD.match(window)
     if head is None:
@@ -129,7 +128,7 @@ def _cut_inside(window: bytes) -> tuple[int, list[msgspec.Raw]]:
 
 
 def _candidates(window: bytes) -> list[int]:
-    """Places just before the start of something that looks like an item, last first, from the end of the window only."""
+    """Places where something that looks like an item begins, last first, from the end of the window only."""
     reach = 1 << 16
     while True:
         start = max(0, len(window) - reach)

@@ -37,7 +37,7 @@ class Sweeper:
         return Sweep(sealed=sealed, archived=len(archived), erased=await self._erase())
 
     async def remove_orphans(self) -> int:
-        """Erase folders of batches that no row names: creates that a crash cut off. Only while no upload is under way."""
+        """Erase folders that no row names: creates that a crash cut off. Only while no upload is under way."""
         folders = await self._blobs.list_batches()
         known = await self._store.known_batches(folders)
         orphans = [batch_id for batch_id in folders if batch_id not in known]
@@ -49,14 +49,14 @@ class Sweeper:
     async def _seal(self) -> int:
         """One bad batch must not keep the others from ending."""
         count = 0
-        due = await self._store.batches_to_close(
-            now_us=self._clock(), grace_us=int(self._settings.grace_s * SECOND)
-        )
+        due = await self._store.batches_to_close(now_us=self._clock(), grace_us=int(self._settings.grace_s * SECOND))
         for batch in due:
             try:
                 count += await seal(self._store, self._blobs, batch, clock=self._clock)
             except (BlobError, StoreError) as error:
-                log.error("batch cannot be sealed", batch=batch.id, error=type(error).__name__, reason=str(error))
+                log.error(  # noqa: TRY400 - the reason is enough
+                    "batch cannot be sealed", batch=batch.id, error=type(error).__name__, reason=str(error)
+                )
         self._meters.sealed.inc(count)
         return count
 

@@ -162,15 +162,15 @@ class Worker:
         batch_id = policy.choose(backlogs)
         if batch_id is None:
             return False
-        lease = await self._store.lease_run(
-            batch_id, holder=self.holder, now_us=now_us, until_us=self._until(now_us)
-        )
+        lease = await self._store.lease_run(batch_id, holder=self.holder, now_us=now_us, until_us=self._until(now_us))
         if lease is None:
             return False
         try:
             held = await load_run(self._blobs, lease)
         except BlobError as error:
-            log.error("run cannot be read", batch=batch_id, run=lease.number, reason=str(error))
+            log.error(  # noqa: TRY400 - the reason is enough
+                "run cannot be read", batch=batch_id, run=lease.number, reason=str(error)
+            )
             raise
         if batch_id not in self._held:
             self._held[batch_id] = []
@@ -204,6 +204,7 @@ class Worker:
 
     async def _work(self, held: HeldRun, item: Queued) -> None:
         number = item.entry.item
+        settled: Settled | None
         try:
             settled = await attempt(self._engine, held.lease, item)
             self._meters.attempts.labels(settled.outcome.value).inc()

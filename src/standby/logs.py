@@ -1,0 +1,34 @@
+"""Structured logs to stderr: JSON for machines, text for a person at a terminal. Never prompts, answers or keys."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from standby.config import LogSettings
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def set_up_logs(settings: LogSettings) -> None:
+    """Configure structlog, and let what libraries log through `logging` pass from warnings up."""
+    is_json = settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+    ends: list[structlog.typing.Processor] = (
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        if is_json
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *ends,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[settings.level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")

@@ -1,0 +1,314 @@
+"""The composition root: settings in, a running server out. Only here are stores and engines named by class.
+
+Start: lock the folder, open store and blobs, give back what a dead process held, remove what nobody accepted, start
+the engine, listen, work. Stop: stop leasing, let requests and items in flight finish, commit, give back, close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from standby.api.app import build_app
+from standby.api.deps import Deps, Phase
+from standby.api.metrics import Metrics
+from standby.blobs.base import Blobs
+from standby.blobs.local import LocalBlobs
+from standby.config import Settings
+from standby.engines.base import Engine
+from standby.errors import SettingError, StartError
+from standby.folder import locked, made
+from standby.logs import set_up_logs
+from standby.scheduler.inspection import inspect
+from standby.scheduler.intake import Intake
+from standby.scheduler.meters import Meters
+from standby.scheduler.runner import run as run_loop
+from standby.scheduler.sweeper import Sweeper
+from standby.scheduler.worker import Worker
+from standby.store.base import Store
+from standby.store.sqlite import SqliteStore
+
+SWEEP_S = 0.1
+LEASE_BEATS = 3
+BACKLOG = 2048
+
+log = structlog.get_logger("standby.server")
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; 0 after an orderly stop. Raises `StartError` or `SettingError`."""
+    set_up_logs(settings.log)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, say=_print))
+    return 0
+
+
+async def serve(settings: Settings, *, say: Callable[[str], None], stop: asyncio.Event | None = None) -> None:
+    """Serve until `stop` is set or a signal comes; `say` gets the lines for the person who started it."""
+    stop = stop or asyncio.Event()
+    folder = Path(settings.store.data)
+    with locked(folder):
+        async with _opened_store(settings) as store, _opened_blobs(settings) as blobs:
+            await _check_exposure(settings, store)
+            with _listening(settings) as listener:
+                await _serve_on(settings, store, blobs, listener, say=say, stop=stop)
+
+
+async def open_store(settings: Settings) -> Store:
+    """Open the store of these settings; a server may be using it."""
+    store = SqliteStore(made(Path(settings.store.data)) / "standby.db")
+    await store.open()
+    return store
+
+
+def doctor(settings: Settings) -> list[str]:
+    """Check a data folder that no server uses; one sentence a fault. Raises `StartError` if it cannot be opened."""
+    if not (Path(settings.store.data) / "standby.db").exists():
+        raise StartError(f"store.data: there is no Standby data in {settings.store.data}")
+    return asyncio.run(_inspected(settings))
+
+
+async def _inspected(settings: Settings) -> list[str]:
+    with locked(Path(settings.store.data)):
+        async with _opened_store(settings) as store:
+            blobs = _blobs(settings)
+            await blobs.open()
+            return [*await store.check(), *await inspect(store, blobs)]
+
+
+async def _serve_on(
+    settings: Settings,
+    store: Store,
+    blobs: Blobs,
+    listener: socket.socket,
+    *,
+    say: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:
+    registry = CollectorRegistry()
+    meters = Meters(registry)
+    engine = build_engine(settings)
+    sweeper = Sweeper(store=store, blobs=blobs, settings=settings.batch, clock=now_us, meters=meters)
+    await store.release_runs(holder=None)
+    await sweeper.remove_orphans()
+    await engine.start()
+    try:
+        worker = Worker(
+            store=store,
+            blobs=blobs,
+            engine=engine,
+            settings=settings.worker,
+            grace_s=settings.batch.grace_s,
+            clock=now_us,
+            meters=meters,
+        )
+        phase = [Phase.READY]
+        deps = Deps(
+            settings=settings,
+            store=store,
+            blobs=blobs,
+            engine=engine,
+            intake=Intake(store=store, blobs=blobs, settings=settings.batch, clock=now_us),
+            clock=now_us,
+            metrics=Metrics(registry),
+            state=lambda: phase[0],
+        )
+        web = _Web(_web_config(build_app(deps), settings))
+        async with _loops(worker, sweeper, settings) as stop_loops:
+            serving = asyncio.create_task(web.serve(sockets=[listener]))
+            for line in welcome(settings, listener):
+                say(line)
+            with _signals(stop):
+                await _first(stop.wait(), serving)
+            log.info("stopping")
+            phase[0] = Phase.DRAINING
+            web.should_exit = True
+            await stop_loops()
+            await asyncio.gather(serving, worker.drain(grace_s=settings.server.shutdown_grace_s))
+    finally:
+        await engine.close()
+    log.info("stopped")
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the person who started the server reads it
+
+
+def build_engine(settings: Settings) -> Engine:
+    """Choose the engine that the settings name; heavy ones are loaded only then."""
+    kind = settings.engine.kind
+    if kind == "simulated":
+        from standby.engines.simulated import Simulated  # noqa: PLC0415 - heavy, loaded only if chosen
+
+        return Simulated(settings.simulator)
+    if kind in {"local", "llamacpp"}:
+        from standby.engines.local import Local  # noqa: PLC0415 - heavy, loaded only if chosen
+
+        return Local(settings.engine, backend="openvino" if kind == "local" else "llamacpp")
+    if kind.startswith(("http://", "https://")):
+        from standby.engines.chat import Chat  # noqa: PLC0415 - heavy, loaded only if chosen
+
+        return Chat(settings.engine)
+    raise SettingError(f"engine.kind: must be local, llamacpp, simulated or a URL, not {kind!r}")
+
+
+def welcome(settings: Settings, listener: socket.socket) -> Iterator[str]:
+    """What a person needs to know: where it is, and how to point an SDK at it."""
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    url = settings.server.public_url or f"http://{shown}:{port}{settings.server.path_prefix}"
+    yield f"Standby serves {url} with the {settings.engine.kind} engine; data in {settings.store.data}"
+    yield f'  Python:      client = anthropic.Anthropic(base_url="{url}", api_key="…")'
+    yield f'  TypeScript:  const client = new Anthropic({{ baseURL: "{url}", apiKey: "…" }})'
+
+
+def now_us() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+@contextlib.asynccontextmanager
+async def _opened_store(settings: Settings) -> AsyncIterator[Store]:
+    store = await open_store(settings)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _opened_blobs(settings: Settings) -> AsyncIterator[Blobs]:
+    blobs = _blobs(settings)
+    await blobs.open()
+    try:
+        yield blobs
+    finally:
+        await blobs.close()
+
+
+def _blobs(settings: Settings) -> Blobs:
+    return LocalBlobs(Path(settings.store.data))
+
+
+async def _check_exposure(settings: Settings, store: Store) -> None:
+    """Refuse to be reachable by others while everybody would be let in."""
+    has_key = any(key.revoked_us is None for key in await store.list_keys())
+    if has_key:
+        return
+    if not _is_loopback(settings.server.host):
+        raise StartError(
+            f"server.host: {settings.server.host} can be reached by others, but no API key is defined; "
+            "make one with `standby keys create`, or listen on 127.0.0.1"
+        )
+    log.warning("no API key is defined: only this machine can connect, and any key is accepted")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    host, port = settings.server.host, settings.server.port
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        hint = "; choose another with --port" if error.errno in {98, 48} else ""
+        raise StartError(f"server.port: cannot listen on {host}:{port}: {error.strerror}{hint}") from error
+    with listener:
+        yield listener
+
+
+def _web_config(app: object, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        http="httptools",
+        ws="none",
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, int(settings.server.shutdown_grace_s)),
+    )
+
+
+class _Web(uvicorn.Server):
+    """Uvicorn without its own signal handlers: stopping is the composition root's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _loops(worker: Worker, sweeper: Sweeper, settings: Settings) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Run the loops; the yielded function ends those that begin new work and leaves the committer running."""
+    stop, stop_commits = asyncio.Event(), asyncio.Event()
+
+    async def sweep() -> None:
+        await sweeper.run_once()
+
+    beat_s = settings.worker.lease_s / LEASE_BEATS
+    tasks = [
+        asyncio.create_task(run_loop("worker", worker.run_once, stop=stop, wake=worker.wake, idle_s=1.0)),
+        asyncio.create_task(run_loop("sweeper", sweep, stop=stop, idle_s=SWEEP_S)),
+    ]
+    lasting = [
+        asyncio.create_task(run_loop("leases", worker.renew_once, stop=stop_commits, idle_s=beat_s)),
+        asyncio.create_task(
+            run_loop("committer", worker.committer.run_once, stop=stop_commits, wake=worker.committer.wake, idle_s=1.0)
+        ),
+    ]
+
+    async def end() -> None:
+        stop.set()
+        await asyncio.gather(*tasks)
+
+    try:
+        yield end
+    finally:
+        await end()
+        stop_commits.set()
+        await asyncio.gather(*lasting)
+
+
+async def _first(stopped: Awaitable[object], serving: asyncio.Task[None]) -> None:
+    waiting = asyncio.ensure_future(stopped)
+    await asyncio.wait({waiting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    handled = (signal.SIGTERM, signal.SIGINT)
+    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+        for number in handled:
+            loop.add_signal_handler(number, stop.set)
+    yield
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every system
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
