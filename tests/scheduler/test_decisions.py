@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from standby.errors import EngineError, Failure
+from standby.records import Backlog, BatchId, Load, WorkspaceId
+from standby.scheduler.admission import FixedWindow
+from standby.scheduler.policy import choose, wants_another
+from standby.scheduler.retry import MOST_S, Again, Final, Tries, backoff_s, decide
+
+loads = st.builds(Load, live=st.integers(0, 200), batch=st.integers(0, 200), slots=st.integers(0, 128))
+
+
+def backlog(name: str, *, leased: int = 0, created: int = 0, pending: bool = True) -> Backlog:
+    """Make a backlog for the policy."""
+    return Backlog(
+        batch_id=BatchId(name),
+        workspace_id=WorkspaceId("w"),
+        size=100,
+        created_us=created,
+        expires_us=10**15,
+        pending_runs=pending,
+        leased_runs=leased,
+    )
+
+
+@given(loads, st.integers(0, 64), st.integers(0, 8))
+def test_admission_leaves_the_live_slots_free(load: Load, window: int, live_slots: int) -> None:
+    """Batch items plus the larger of live requests and their reserve never exceed the slots."""
+    allowed = FixedWindow(window=window, live_slots=live_slots).allowed(load)
+
+    assert allowed >= 0
+    assert allowed == 0 or allowed + max(load.live, live_slots) <= load.slots
+    assert not window or allowed <= window
+
+
+def test_the_batch_with_the_fewest_runs_under_way_goes_first() -> None:
+    """Among equals the oldest; one without a run to give is passed over."""
+    big, small, newer = backlog("big", leased=3), backlog("small", created=9), backlog("newer", created=10)
+
+    assert choose([big, newer, small]) == "small"
+    assert choose([big, backlog("none", pending=False)]) == "big"
+    assert choose([]) is None
+
+
+def test_a_worker_leases_for_a_batch_that_nobody_serves_even_when_it_is_busy() -> None:
+    """So that a small batch need not wait for a large one; but not without end."""
+    assert wants_another(queued=500, held=3, window=8, most_held=32, unserved=True)
+    assert not wants_another(queued=500, held=32, window=8, most_held=32, unserved=True)
+    assert not wants_another(queued=500, held=3, window=8, most_held=32, unserved=False)
+    assert wants_another(queued=2, held=3, window=8, most_held=32, unserved=False)
+
+
+@pytest.mark.parametrize("failure", [f for f in Failure if f.fault == "endpoint"])
+def test_an_endpoint_that_is_down_never_fails_an_item(failure: Failure) -> None:
+    """However often it happens, the item is tried again."""
+    tries = Tries()
+    for _ in range(1000):
+        tries = tries.after(failure)
+        assert isinstance(decide(EngineError(failure, "down"), tries, most_attempts=5, jitter=0.5), Again)
+
+
+@pytest.mark.parametrize("failure", [f for f in Failure if f.fault == "attempt"])
+def test_an_attempt_that_breaks_again_and_again_becomes_the_items_error(failure: Failure) -> None:
+    """The fifth such failure is final, with the wire's type."""
+    tries = Tries()
+    for number in range(1, 6):
+        tries = tries.after(failure)
+        decision = decide(EngineError(failure, "it broke"), tries, most_attempts=5, jitter=0.5)
+        assert isinstance(decision, Final) == (number == 5)
+
+    assert decision == Final(type=failure.wire_type, message="it broke")
+
+
+@pytest.mark.parametrize("failure", [f for f in Failure if f.fault == "item"])
+def test_the_items_own_fault_is_final_at_once(failure: Failure) -> None:
+    """No second attempt is made for what can never work."""
+    decision = decide(EngineError(failure, "no"), Tries().after(failure), most_attempts=5, jitter=0)
+    assert isinstance(decision, Final)
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
+def test_back_off_is_bounded(failures: int, jitter: float) -> None:
+    """It is positive and never above the most; what the engine asks for is respected."""
+    assert 0 < backoff_s(failures, jitter=jitter) <= MOST_S
+    error = EngineError(Failure.OVERLOADED, "later", retry_after_s=77)
+    assert decide(error, Tries(endpoint=1), most_attempts=5, jitter=jitter) == Again(wait_s=77)
