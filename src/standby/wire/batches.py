@@ -1,26 +1,21 @@
-"""Batches as bytes: the envelope that comes in, batch objects and result rows that go out (contract 2).
+"""Batches as bytes: stored items that come in, batch objects and result rows that go out (contract 2).
 
-The wording of every envelope fault stands here, so that intake only decides which one it is. All of it is cheap
-enough to be called for each of 100,000 items.
+The envelope of a create is judged in `envelope.py`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from standby.records import Batch, BatchId, Counts, Page
 from standby.states import BatchState
 from standby.wire.reply import Message, encode_message
 
-CUSTOM_ID_PATTERN = "^[a-zA-Z0-9_-]{1,64}$"
-MAX_CUSTOM_ID = 64
 ROW_TYPES = frozenset(
     {
         "invalid_request_error",
@@ -34,15 +29,6 @@ ROW_TYPES = frozenset(
         "overloaded_error",
     }
 )
-_CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_CLIP = 100
-
-
-class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One entry of `requests`, nothing checked but its keys; `params` are the bytes as they came."""
-
-    custom_id: Any = UNSET
-    params: msgspec.Raw | UnsetType = UNSET
 
 
 class _StoredItem(msgspec.Struct, gc=False):
@@ -58,65 +44,6 @@ def decode_item(raw: bytes) -> tuple[str, msgspec.Raw]:
     """Read an accepted item back from the items blob: its `custom_id` and the bytes of its `params`."""
     item = _stored_decoder.decode(raw)
     return item.custom_id, item.params
-
-
-def custom_id_fault(index: int, value: object) -> str | None:
-    """Say what is wrong with the `custom_id` of item `index` (`UNSET`: missing), or None."""
-    if isinstance(value, str) and _CUSTOM_ID.fullmatch(value):
-        return None
-    path = f"requests.{index}.custom_id"
-    if value is UNSET:
-        return f"{path}: Field required"
-    if not isinstance(value, str):
-        return f"{path}: Input should be a valid string"
-    if not value:
-        return f"{path}: String should have at least 1 character"
-    if len(value) > MAX_CUSTOM_ID:
-        return f"{path}: String should have at most {MAX_CUSTOM_ID} characters"
-    return f"{path}: String should match pattern '{CUSTOM_ID_PATTERN}'"
-
-
-def params_fault(index: int, raw: msgspec.Raw | bytes | UnsetType) -> str | None:
-    """Say what is wrong with the `params` of item `index` as a value, or None; its inside is judged when it runs."""
-    if isinstance(raw, UnsetType):
-        return f"requests.{index}.params: Field required"
-    if bytes(raw)[:1] != b"{":
-        return f"requests.{index}.params: Input should be a valid dictionary"
-    return None
-
-
-def duplicate_fault(custom_id: str) -> str:
-    """Say that this valid `custom_id` stands twice."""
-    return f"requests: custom_id's must be unique within a batch. Duplicate custom_id found: {custom_id}"
-
-
-def size_fault(size: int, *, limit: int) -> str | None:
-    """Say that there are no items, or too many, or None."""
-    if size == 0:
-        return "requests: List should have at least 1 item after validation, not 0"
-    if size > limit:
-        return f"requests: List should have at most {limit} items after validation, not {size}"
-    return None
-
-
-def missing_fault(path: str) -> str:
-    """Say that a key is missing, such as `requests`."""
-    return f"{path}: Field required"
-
-
-def extra_fault(path: str) -> str:
-    """Say that a key is not known, such as `priority` or `requests.3.priority`."""
-    return f"{path[:_CLIP]}: Extra inputs are not permitted"
-
-
-def kind_fault(path: str, kind: Literal["list", "dictionary"]) -> str:
-    """Say that a value has the wrong JSON type: `requests` is no list, an item is no object."""
-    return f"{path}: Input should be a valid {kind}"
-
-
-def syntax_fault(reason: str) -> str:
-    """Say that the body is not JSON; `reason` must not quote the body."""
-    return f"The request body is not valid JSON: {reason}"
 
 
 def timestamp(us: int) -> str:
