@@ -97,7 +97,7 @@ async def test_the_same_id_twice_is_refused_and_the_first_batch_stays(store: Sto
     ],
 )
 async def test_twins(
-    store: Store, workspace: Workspace, first: Origin, second: Origin, later_us: int, is_twin: bool
+    store: Store, workspace: Workspace, first: Origin, second: Origin, later_us: int, *, is_twin: bool
 ) -> None:
     """A create finds its twin by idempotency key for a day and, as an SDK's retry, by digest for ten minutes."""
     original = (await store.create_batch(new_batch(workspace.id, origin=first), now_us=NOW)).batch
@@ -190,7 +190,7 @@ async def test_an_ended_batch_cannot_be_canceled(store: Store) -> None:
 
 
 @pytest.mark.parametrize("is_canceled", [False, True])
-async def test_only_an_ended_batch_can_be_deleted(store: Store, is_canceled: bool) -> None:
+async def test_only_an_ended_batch_can_be_deleted(store: Store, *, is_canceled: bool) -> None:
     """Deleting a batch that runs or is being canceled is a conflict in the contract's words."""
     batch = await created(store)
     if is_canceled:
