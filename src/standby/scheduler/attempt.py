@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import structlog
 
 from standby.engines.base import Engine
@@ -29,7 +31,10 @@ async def attempt(engine: Engine, lease: LeasedRun, item: Queued) -> Settled:
     except (EngineError, ApiError):
         raise
     except Exception as error:
-        log.exception("attempt broke", batch=lease.batch_id, item=item.entry.item)
+        frames = "".join(traceback.format_tb(error.__traceback__))  # without the message, which may quote a prompt
+        log.error(  # noqa: TRY400 - see above
+            "attempt broke", batch=lease.batch_id, item=item.entry.item, error=type(error).__name__, frames=frames
+        )
         raise EngineError(Failure.BROKEN, f"Internal error ({type(error).__name__})") from error
     return _succeeded(item, message)
 
