@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from standby.config import SimulatorSettings
+from standby.engines.base import Engine
+from standby.engines.simulated import ALIASES, Simulated, stopped
+from standby.engines.slots import Slots
+from standby.errors import EngineError, Failure, InvalidParams
+from standby.records import SECOND, Load, Rules
+from standby.wire.messages import ContentBlockDelta, MessageParams, ToolUseBlock, accumulate, decode_params
+from tests.engines.suite import EngineSuite, is_idle, text_of, until
+
+WEATHER = {
+    "name": "weather",
+    "input_schema": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
+}
+
+
+class TestSimulated(EngineSuite):
+    """At once."""
+
+    model = "claude-opus-5-5"
+
+    @pytest.fixture
+    async def engine(self) -> AsyncIterator[Engine]:
+        """Take no time."""
+        engine = Simulated(SimulatorSettings())
+        await engine.start()
+        yield engine
+        await engine.close()
+
+
+class TestSlowSimulated(EngineSuite):
+    """In the time of its tokens, with few slots."""
+
+    @pytest.fixture
+    async def engine(self) -> AsyncIterator[Engine]:
+        """Take a little time."""
+        engine = Simulated(SimulatorSettings(prefill_tokens_s=50_000, decode_tokens_s=5_000, slots=2))
+        await engine.start()
+        yield engine
+        await engine.close()
+
+
+def ask(text: str = "Hello", **more: Any) -> MessageParams:
+    """Make params of a live request."""
+    body = {"model": "claude-opus-5-5", "max_tokens": 100, "messages": [{"role": "user", "content": text}], **more}
+    return decode_params(msgspec.json.encode(body), rules=Rules(), batch=False)
+
+
+async def started(engine: Simulated) -> Simulated:
+    """Start an engine."""
+    await engine.start()
+    return engine
+
+
+@pytest.fixture
+async def engine() -> Simulated:
+    """Take no time."""
+    return await started(Simulated(SimulatorSettings()))
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """Let the test hold time."""
+    return Gate(monkeypatch)
+
+
+class Gate:
+    """Holds every simulated wait until the test opens it, and keeps how long each wanted to be."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Stand in the way of every wait."""
+        self.opened = asyncio.Event()
+        self.asked: list[float] = []
+        monkeypatch.setattr(Simulated, "_rest", self._rest)
+
+    async def _rest(self, seconds: float, deadline_us: int | None) -> None:
+        self.asked.append(seconds)
+        await self.opened.wait()
+
+
+async def test_the_same_request_gets_the_same_answer(engine: Simulated) -> None:
+    """Answers depend on the prompt, the model and the seed, and on nothing else."""
+    other = await started(Simulated(SimulatorSettings(), seed=7))
+    first, again = await engine.generate(ask()), await engine.generate(ask(temperature=0.5))
+    assert first.content == again.content
+    assert first.id != again.id
+    assert text_of(first) != text_of(await engine.generate(ask("Hello!")))
+    assert text_of(first) != text_of(await engine.generate(ask(model="claude-haiku-5-5")))
+    assert text_of(first) != text_of(await other.generate(ask()))
+
+
+async def test_a_shorter_answer_is_the_beginning_of_the_longer_one(engine: Simulated) -> None:
+    """`max_tokens` cuts the answer and changes nothing before the cut."""
+    whole = await engine.generate(ask())
+    cut = await engine.generate(ask(max_tokens=5))
+    assert (whole.stop_reason, whole.usage.output_tokens) == ("end_turn", 24)
+    assert (cut.stop_reason, cut.usage.output_tokens) == ("max_tokens", 5)
+    assert text_of(whole).startswith(text_of(cut) + " ")
+
+
+async def test_cache_breakpoints_do_not_change_the_answer(engine: Simulated) -> None:
+    """Caching never changes the reply text (contract 9.1, rule 14)."""
+    plain = [{"role": "user", "content": [{"type": "text", "text": "Hi", "citations": []}]}]
+    marker = {"type": "ephemeral", "ttl": "1h"}
+    marked = [{"role": "user", "content": [{"type": "text", "text": "Hi", "citations": [], "cache_control": marker}]}]
+    one, other = await engine.generate(ask(messages=plain)), await engine.generate(ask(messages=marked))
+    assert one.content == other.content
+    assert one.usage == other.usage
+
+
+async def test_warming_answers_nothing(engine: Simulated) -> None:
+    """`max_tokens: 0` gives empty content and `max_tokens` as the reason (contract 9.1, rule 13)."""
+    message = await engine.generate(ask(max_tokens=0))
+    assert (message.content, message.stop_reason, message.usage.output_tokens) == ([], "max_tokens", 0)
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "weather"}])
+async def test_a_forced_tool_is_called(engine: Simulated, choice: dict[str, Any]) -> None:
+    """The answer is one call whose input fits the tool's schema, streamed or not."""
+    params = ask(tools=[WEATHER], tool_choice=choice)
+    message = await engine.generate(params)
+    (block,) = message.content
+    assert isinstance(block, ToolUseBlock)
+    assert (block.name, message.stop_reason) == ("weather", "tool_use")
+    assert isinstance(block.input["place"], str)
+    streamed = accumulate([event async for event in engine.stream(params)])
+    assert isinstance(streamed.content[0], ToolUseBlock)
+    assert streamed.content[0].input == block.input
+
+
+async def test_every_name_of_claude_is_served(engine: Simulated) -> None:
+    """Listed names and aliases keep their name; others of Claude go to `simulated`."""
+    assert await engine.resolve("claude-sonnet-5") == "claude-sonnet-5"
+    assert await engine.resolve("claude-of-tomorrow") == "simulated"
+    listed = {model.id for model in await engine.models()}
+    assert {await engine.resolve(alias) for alias in ALIASES} <= listed
+    with pytest.raises(InvalidParams, match="model: llama"):
+        await engine.generate(ask(model="llama"))
+
+
+async def test_images_count_the_same_whatever_their_size(engine: Simulated) -> None:
+    """The bytes of an image are no text."""
+
+    def picture(size: int) -> MessageParams:
+        source = {"type": "base64", "media_type": "image/png", "data": "A" * size}
+        return ask(messages=[{"role": "user", "content": [{"type": "image", "source": source}]}])
+
+    small, large = [(await engine.generate(picture(size))).usage.input_tokens for size in (400, 400_000)]
+    assert small == large > 1_500
+
+
+async def test_faults_are_asked_for_with_the_number_of_the_attempt(engine: Simulated) -> None:
+    """A test scripts failures per attempt at a prompt; the simulator raises what it gets."""
+    asked: list[int] = []
+
+    def fault(params: MessageParams, attempt: int) -> EngineError | None:
+        asked.append(attempt)
+        return EngineError(Failure.OVERLOADED, "busy", retry_after_s=2) if attempt < 3 else None
+
+    engine.fault = fault
+    for _ in range(2):
+        with pytest.raises(EngineError, match="busy"):
+            await engine.generate(ask())
+    assert text_of(await engine.generate(ask()))
+    with pytest.raises(EngineError, match="busy"):
+        await anext(engine.stream(ask("another prompt")))
+    assert asked == [1, 2, 3, 1]
+    assert is_idle(engine)
+
+
+async def test_it_takes_the_time_of_its_tokens(gate: Gate) -> None:
+    """A request lasts prompt tokens by prefill speed plus answer tokens by decode speed."""
+    engine = await started(Simulated(SimulatorSettings(prefill_tokens_s=100, decode_tokens_s=10)))
+    gate.opened.set()
+    usage = (await engine.generate(ask())).usage
+    assert gate.asked == [pytest.approx(usage.input_tokens / 100 + usage.output_tokens / 10)]
+
+
+async def test_a_stream_comes_at_the_pace_of_its_tokens(gate: Gate) -> None:
+    """The prompt's time before the first event, a token's time before each piece."""
+    engine = await started(Simulated(SimulatorSettings(prefill_tokens_s=100, decode_tokens_s=10)))
+    gate.opened.set()
+    events = [event async for event in engine.stream(ask())]
+    pieces = sum(isinstance(event, ContentBlockDelta) for event in events)
+    assert len(gate.asked) == 1 + pieces == 25
+    assert sorted(gate.asked[1:]) == gate.asked[1:]
+
+
+async def test_live_requests_pass_batch_requests_when_slots_are_full(gate: Gate) -> None:
+    """The next free slot goes to a live request, even if a batch request has waited longer."""
+    engine = await started(Simulated(SimulatorSettings(slots=1)))
+    order: list[str] = []
+
+    async def work(name: str, *, live: bool) -> None:
+        await engine.generate(ask(name), live=live)
+        order.append(name)
+
+    first = asyncio.create_task(work("running", live=False))
+    await until(lambda: engine.load().batch == 1)
+    late = [asyncio.create_task(work("batch", live=False)), asyncio.create_task(work("live", live=True))]
+    await until(lambda: engine.load().waiting == 2)
+    gate.opened.set()
+    await asyncio.gather(first, *late)
+    assert order == ["running", "live", "batch"]
+    assert is_idle(engine)
+
+
+async def test_waiting_ends_with_the_deadline(gate: Gate) -> None:
+    """A request that never gets a slot fails when its time is over, and is no longer waiting."""
+    engine = await started(Simulated(SimulatorSettings(slots=1), clock=lambda: 10 * SECOND))
+    holder = asyncio.create_task(engine.generate(ask()))
+    await until(lambda: engine.load().batch == 1)
+    with pytest.raises(EngineError) as caught:
+        await engine.generate(ask(), deadline_us=10 * SECOND + 1000)
+    assert caught.value.failure is Failure.TIMEOUT
+    assert engine.load().waiting == 0
+    gate.opened.set()
+    await holder
+
+
+async def test_an_answer_that_would_be_late_is_not_given() -> None:
+    """The attempt ends at the deadline, not when the answer would be ready."""
+    engine = await started(Simulated(SimulatorSettings(decode_tokens_s=0.001), clock=lambda: 10 * SECOND))
+    with pytest.raises(EngineError) as caught:
+        await engine.generate(ask(), deadline_us=10 * SECOND + 1000)
+    assert caught.value.failure is Failure.TIMEOUT
+    assert is_idle(engine)
+
+
+async def test_a_cancelled_wait_takes_no_slot() -> None:
+    """Who is cancelled while waiting leaves the queue, and the next one gets the slot."""
+    slots = Slots(1)
+    await slots.take(live=False)
+    leaver, stayer = (asyncio.create_task(slots.take(live=False)) for _ in range(2))
+    await until(lambda: slots.load().waiting == 2)
+    leaver.cancel()
+    await asyncio.gather(leaver, return_exceptions=True)
+    slots.give(live=False)
+    await stayer
+    assert slots.load() == Load(batch=1, slots=1)
+
+
+async def test_a_wait_cancelled_at_the_handover_gives_the_slot_back() -> None:
+    """A slot that was just handed to a cancelled request goes on to the next one."""
+    slots = Slots(1)
+    await slots.take(live=True)
+    leaver, stayer = (asyncio.create_task(slots.take(live=False)) for _ in range(2))
+    await until(lambda: slots.load().waiting == 2)
+    slots.give(live=True)
+    leaver.cancel()
+    await asyncio.gather(leaver, return_exceptions=True)
+    await stayer
+    assert slots.load() == Load(batch=1, slots=1)
+
+
+@pytest.mark.parametrize(
+    ("stops", "kept", "hit"),
+    [
+        (["c d"], "a b ", "c d"),
+        (["e", "b c"], "a ", "b c"),
+        (["b c d", "c"], "a b ", "c"),
+        (["a"], "", "a"),
+        (["x"], "a b c d e", None),
+    ],
+)
+def test_the_stop_sequence_that_is_complete_first_wins(stops: list[str], kept: str, hit: str | None) -> None:
+    """A longer sequence that begins earlier but ends later does not count."""
+    pieces, stop = stopped(["a", " b", " c", " d", " e"], stops)
+    assert ("".join(pieces), stop) == (kept, hit)
