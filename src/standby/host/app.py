@@ -20,6 +20,8 @@ from standby.host.loop import Piece, Sequence, StepLoop
 from standby.host.metrics import Metrics
 
 JSON = "application/json"
+KEEP_ALIVE_S = 5.0
+"""Silence after which a stream carries an SSE comment."""
 
 
 class Prompter(Protocol):
@@ -126,7 +128,10 @@ class _Answer:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         first = True
         while True:
-            pieces = await self._pieces()
+            pieces = await self._pieces_or_none()
+            if pieces is None:
+                await _body(send, b": waiting\n\n", more=True)
+                continue
             for piece in pieces:
                 await _body(send, self._chunk(piece, first=first), more=True)
                 first = False
@@ -157,6 +162,14 @@ class _Answer:
         while not queue.empty():
             pieces.append(queue.get_nowait())
         return pieces
+
+    async def _pieces_or_none(self) -> list[Piece] | None:
+        """The same, or None after a while: a paused sequence says nothing, but its client must hear that it is alive."""
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                return await self._pieces()
+        except TimeoutError:
+            return None
 
     def _chunk(self, piece: Piece, *, first: bool) -> bytes:
         if piece.finish == "failed":

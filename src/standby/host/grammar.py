@@ -108,10 +108,10 @@ def _children(schema: dict[str, Any], path: str, root: dict[str, Any], depth: in
         for name, child in group.items():
             if fault := _check(child, f"{path}.{key}.{name}", root, depth + 1):
                 return fault
-    branches = schema.get("anyOf", [{}])
-    if not isinstance(branches, list) or not branches:
+    branches = schema.get("anyOf")
+    if branches is not None and (not isinstance(branches, list) or not branches):
         return f"{path}.anyOf: must be a list with at least one schema"
-    for number, child in enumerate(branches):
+    for number, child in enumerate(branches or ()):
         if fault := _check(child, f"{path}.anyOf[{number}]", root, depth + 1):
             return fault
     for key in ("items", "additionalProperties"):

@@ -19,6 +19,8 @@ SLOTS = 4
 BATCH = 256
 """Prompt tokens between two looks at the queue: a smaller batch lets a cancel in sooner."""
 CACHE_RAM_MB = 64
+QUIET = 1
+"""llama.cpp logs every request by default."""
 log = logging.getLogger("standby.host")
 
 
@@ -44,6 +46,7 @@ def serve_llamacpp(options: Options) -> None:
     params.n_batch = params.n_ubatch = BATCH
     params.cpuparams.n_threads = options.threads
     params.cache_ram_mib = CACHE_RAM_MB
+    params.verbosity = QUIET
     params.endpoint_slots = params.endpoint_metrics = True
     server = xllamacpp.Server(params)
     stopped = threading.Event()

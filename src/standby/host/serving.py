@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
@@ -64,8 +63,5 @@ def say_ready(options: Options, *, port: int, slots: int, context: int) -> None:
 
 async def serve_app(app: ASGIApp, listener: socket.socket) -> None:
     """Answer on `listener` until SIGTERM or SIGINT."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    config.load()
-    server = uvicorn.Server(config)
-    await asyncio.sleep(0)
-    await server.serve(sockets=[listener])
+    config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    await uvicorn.Server(config).serve(sockets=[listener])

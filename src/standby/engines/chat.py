@@ -1,0 +1,464 @@
+"""Any engine with `/v1/chat/completions`: our host, llama.cpp, vLLM, hosted ones.
+
+Always streams towards the engine, so that a stall is noticed and closing the connection stops the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from standby.config import EngineSettings
+from standby.engines.base import CacheProfile, EngineProfile, Model
+from standby.engines.chat_wire import (
+    BY_OWNER,
+    GENERIC,
+    HOST,
+    Chunk,
+    Dialect,
+    chat_body,
+    chat_turns,
+    has_marker,
+    read_chunk,
+    usage_of,
+)
+from standby.errors import EngineError, Failure, StandbyError, invalid, unknown_model
+from standby.ids import random_id
+from standby.records import SECOND, Load
+from standby.wire.messages import (
+    Accumulator,
+    ContentBlockDelta,
+    ContentBlockStart,
+    ContentBlockStop,
+    CountParams,
+    Ending,
+    EndUsage,
+    Event,
+    Message,
+    MessageDelta,
+    MessageParams,
+    MessageStart,
+    MessageStop,
+    StopReason,
+    TextBlock,
+    TextDelta,
+    Usage,
+)
+from standby.wire.sse import SseParser
+from standby.wire.stops import StopFinder
+
+T = TypeVar("T")
+CONNECT_S = 10.0
+PROBE_S = 2.0
+DEFAULT_SLOTS = 8
+OVERLOADED = frozenset({429, 503, 529})
+SLOW = frozenset({408, 504})
+NOT_OURS = frozenset({401, 402, 403, 405})
+"""Statuses that are the operator's to put right, never the item's fault."""
+log = logging.getLogger("standby.engines.chat")
+
+
+class Chat:
+    """One endpoint that speaks chat-completions."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        base_url: str = "http://localhost",
+        uds: str | None = None,
+        dialect: Dialect | None = None,
+        cache: CacheProfile = CacheProfile.SHARED_AFTER_FIRST_TOKEN,
+        name: str = "chat",
+        slots: int = 0,
+    ) -> None:
+        """Keep the address; `uds` is the path of a unix socket. With no `dialect` the engine is asked what it is."""
+        self._settings = settings
+        self._base = re.sub(r"(/v1)?/*$", "", base_url)
+        self._uds = uds
+        self._dialect = dialect
+        self._cache = cache
+        self._name = name
+        self._slots = slots or settings.slots or DEFAULT_SLOTS
+        self._session: aiohttp.ClientSession | None = None
+        self._probing: asyncio.Task[None] | None = None
+        self._models: list[Model] = []
+        self._ready = False
+        self._live = 0
+        self._batch = 0
+
+    @property
+    def profile(self) -> EngineProfile:
+        """What it declares."""
+        yields = self._dialect is HOST
+        return EngineProfile(name=self._name, slots=self._slots, cache=self._cache, yields_to_live=yields)
+
+    async def start(self) -> None:
+        """Open the connection pool and look at the engine; if it does not answer, keep looking."""
+        self._open()
+        with suppress(EngineError):
+            await self._probe()
+        if not self._ready:
+            self._look_again()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._ready = False
+        if self._probing is not None:
+            self._probing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._probing
+        if self._session is not None:
+            await self._session.close()
+
+    def ready(self) -> bool:
+        """Whether it answered the last time."""
+        return self._ready
+
+    def load(self) -> Load:
+        """What we have in flight there."""
+        return Load(live=self._live, batch=self._batch, slots=self._slots)
+
+    async def generate(self, params: MessageParams, *, deadline_us: int | None = None, live: bool = False) -> Message:
+        """Answer one request."""
+        whole = Accumulator()
+        async with _closing(self.stream(params, deadline_us=deadline_us, live=live)) as events:
+            async for event in events:
+                whole.add(event)
+        return whole.message
+
+    async def stream(
+        self, params: MessageParams, *, deadline_us: int | None = None, live: bool = True
+    ) -> AsyncIterator[Event]:
+        """Answer one request as events."""
+        model = await self.resolve(params.model)
+        dialect = self._dialect or GENERIC
+        body = chat_body(params, model=model, dialect=dialect, live=live)
+        writing = _Writing(params, model=model, dialect=dialect)
+        with self._counted(live=live):
+            async with _closing(self._chunks(body, deadline_us)) as chunks:
+                async for chunk in chunks:
+                    for event in writing.take(chunk):
+                        yield event
+                    if writing.is_over:
+                        break
+            for event in writing.end():
+                yield event
+
+    async def count_tokens(self, params: CountParams) -> int:
+        """Count with the engine's own tokenizer and template; `InvalidParams` if it has no way to tell."""
+        model = await self.resolve(params.model)
+        turns = chat_turns(params)
+        match (self._dialect or GENERIC).counts:
+            case "host":
+                return int((await self._ask("/count_tokens", {"messages": turns}))["tokens"])
+            case "vllm":
+                return int((await self._ask("/tokenize", {"model": model, "messages": turns}))["count"])
+            case "llamacpp":
+                prompt = (await self._ask("/apply-template", {"messages": turns}))["prompt"]
+                asked = {"content": prompt, "add_special": True, "parse_special": True}
+                return len((await self._ask("/tokenize", asked))["tokens"])
+            case "none":
+                raise invalid(f"model: the engine behind {model} cannot count tokens")
+
+    async def models(self) -> list[Model]:
+        """List what it serves, newest first."""
+        if not self._models:
+            await self._probe()
+        return sorted(self._models, key=lambda m: -m.created_us)
+
+    async def resolve(self, model: str) -> str:
+        """Return the real id for a name or an alias; raises `unknown_model`."""
+        return resolve_name(model, await self.models(), self._settings.aliases)
+
+    async def check(self) -> None:
+        """Ask for a sign of life; raises `EngineError`."""
+        await self._ask("/health", None)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector: aiohttp.BaseConnector = (
+                aiohttp.UnixConnector(self._uds, limit=0) if self._uds else aiohttp.TCPConnector(limit=0)
+            )
+            key = self._settings.api_key
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                headers={"authorization": f"Bearer {key}"} if key else {},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+                auto_decompress=True,
+                trust_env=False,
+            )
+        return self._session
+
+    def _look_again(self) -> None:
+        self._ready = False
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.ensure_future(self._probe_until_ready())
+
+    async def _probe_until_ready(self) -> None:
+        while not self._ready:
+            await asyncio.sleep(PROBE_S)
+            with suppress(EngineError):
+                await self._probe()
+
+    async def _probe(self) -> None:
+        listed = await self._ask("/v1/models", None)
+        try:
+            entries = [entry for entry in listed["data"] if isinstance(entry["id"], str)]
+        except (KeyError, TypeError):
+            raise EngineError(Failure.BROKEN, "the engine's list of models cannot be read") from None
+        self._models = [_model(entry) for entry in entries]
+        if self._dialect is None and entries:
+            self._dialect = BY_OWNER.get(str(entries[0].get("owned_by")), GENERIC)
+        self._ready = True
+
+    @asynccontextmanager
+    async def _request(self, path: str, body: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and look at its status; every failure comes out as `EngineError`."""
+        method = "GET" if body is None else "POST"
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {} if data is None else {"content-type": "application/json"}
+        try:
+            async with self._open().request(method, f"{self._base}{path}", data=data, headers=headers) as response:
+                if response.status >= 400:  # noqa: PLR2004
+                    raise _refusal(response.status, response.headers, await response.content.read(65536), self._dialect)
+                yield response
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            self._look_again()
+            raise EngineError(Failure.UNREACHABLE, f"the engine cannot be reached ({type(error).__name__})") from None
+        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
+            raise EngineError(Failure.BROKEN, f"the engine broke off ({type(error).__name__})") from None
+
+    async def _ask(self, path: str, body: Any) -> Any:
+        try:
+            async with asyncio.timeout(CONNECT_S), self._request(path, body) as response:
+                return msgspec.json.decode(await response.read())
+        except TimeoutError:
+            raise EngineError(Failure.TIMEOUT, f"the engine did not answer {path} in {CONNECT_S:.0f} s") from None
+
+    async def _chunks(self, body: dict[str, Any], deadline_us: int | None) -> AsyncIterator[Chunk]:
+        """Send the request and read its stream; ends after `[DONE]`, or raises `EngineError`."""
+        patience = _Patience(self._settings, deadline_us)
+        parser = SseParser()
+        async with AsyncExitStack() as stack:
+            response = await patience.wait_for(stack.enter_async_context(self._request("/v1/chat/completions", body)))
+            while data := await patience.wait_for(response.content.readany()):
+                for event in parser.feed(data):
+                    if event.data == b"[DONE]":
+                        return
+                    patience.started = True
+                    yield read_chunk(event.data)
+            raise EngineError(Failure.BROKEN, "the engine ended the stream before it was done")
+
+    def _counted(self, *, live: bool) -> _Counted:
+        return _Counted(self, live=live)
+
+    def _count(self, change: int, *, live: bool) -> None:
+        if live:
+            self._live += change
+        else:
+            self._batch += change
+
+
+class _Counted:
+    """Counts one request in flight."""
+
+    def __init__(self, chat: Chat, *, live: bool) -> None:
+        self._chat = chat
+        self._live = live
+
+    def __enter__(self) -> None:
+        self._chat._count(1, live=self._live)  # noqa: SLF001 - its own class
+
+    def __exit__(self, *_: object) -> None:
+        self._chat._count(-1, live=self._live)  # noqa: SLF001
+
+
+class _Patience:
+    """How long the engine may be silent: until the first token, between tokens, and never past the deadline."""
+
+    def __init__(self, settings: EngineSettings, deadline_us: int | None) -> None:
+        self._settings = settings
+        self._deadline_us = deadline_us
+        self.started = False
+
+    async def wait_for(self, awaited: Awaitable[T]) -> T:
+        """Wait for the engine; the time a consumer takes between two waits does not count."""
+        try:
+            async with asyncio.timeout(self._silence_s()):
+                return await awaited
+        except TimeoutError:
+            raise EngineError(Failure.TIMEOUT, self._words()) from None
+
+    def _silence_s(self) -> float:
+        silence = self._settings.stall_timeout_s if self.started else self._settings.first_token_timeout_s
+        if self._deadline_us is None:
+            return silence
+        return max(0.0, min(silence, (self._deadline_us - time.time_ns() // 1000) / SECOND))
+
+    def _words(self) -> str:
+        if self._deadline_us is not None and self._deadline_us <= time.time_ns() // 1000:
+            return "the deadline passed before the engine was done"
+        return "the engine stalled between tokens" if self.started else "the engine did not begin to answer in time"
+
+
+class _Writing:
+    """Turns chunks into events, and knows when the answer is over."""
+
+    def __init__(self, params: MessageParams, *, model: str, dialect: Dialect) -> None:
+        self._params = params
+        self._model = model
+        self._finder = None if dialect.says_stop else StopFinder(params.stop_sequences or ())
+        self._marked = has_marker(params)
+        self._started = False
+        self._open = False
+        self._prompt = self._cached = self._output = 0
+        self._finish: str | None = None
+        self._stop: str | None = None
+        self.is_over = False
+        """Whether a stop sequence was found here: the rest of the stream is not wanted."""
+
+    def take(self, chunk: Chunk) -> list[Event]:
+        """Take one chunk."""
+        if chunk.is_error:
+            raise EngineError(Failure.BROKEN, "the engine gave up in the middle of the answer")
+        if chunk.prompt is not None:
+            self._prompt, self._cached, self._output = chunk.prompt, chunk.cached, chunk.output or 0
+        if chunk.finish is not None:
+            self._finish, self._stop = chunk.finish, chunk.stop
+        text = chunk.text if self._finder is None else self._finder.feed(chunk.text)
+        events = self._start() if chunk.prompt is not None or text else []
+        if self._finder is not None and self._finder.matched is not None:
+            self._stop, self.is_over = self._finder.matched, True
+        return [*events, *self._text(text)]
+
+    def end(self) -> list[Event]:
+        """End the answer; raises `EngineError` if there is none."""
+        tail = self._finder.finish() if self._finder is not None else ""
+        events = [*self._start(), *self._text(tail)]
+        if self._finish is None and self._stop is None:
+            raise EngineError(Failure.BROKEN, "the engine ended the stream without a reason")
+        if not self._open and not self._output and self._stop is None:
+            raise EngineError(Failure.EMPTY, "the engine answered with no tokens")
+        if self._open:
+            events.append(ContentBlockStop(index=0))
+        usage = self._usage(0 if self._params.max_tokens == 0 else self._output)
+        end_usage = EndUsage(
+            input_tokens=usage.input_tokens,
+            cache_read_input_tokens=usage.cache_read_input_tokens,
+            output_tokens=usage.output_tokens,
+        )
+        ending = Ending(stop_reason=self._reason(), stop_sequence=self._stop)
+        return [*events, MessageDelta(delta=ending, usage=end_usage), MessageStop()]
+
+    def _start(self) -> list[Event]:
+        if self._started:
+            return []
+        self._started = True
+        message = Message(
+            id=random_id("msg"), model=self._model, content=[], stop_reason=None, usage=self._usage(0)
+        )
+        return [MessageStart(message=message)]
+
+    def _text(self, text: str) -> list[Event]:
+        if not text or self._params.max_tokens == 0:
+            return []
+        delta = ContentBlockDelta(index=0, delta=TextDelta(text=text))
+        if self._open:
+            return [delta]
+        self._open = True
+        return [ContentBlockStart(index=0, content_block=TextBlock(text="")), delta]
+
+    def _usage(self, output: int) -> Usage:
+        return usage_of(self._prompt, self._cached, output, marked=self._marked)
+
+    def _reason(self) -> StopReason:
+        if self._stop is not None:
+            return "stop_sequence"
+        if self._finish == "length":
+            full = 0 < self._output < self._params.max_tokens
+            return "model_context_window_exceeded" if full else "max_tokens"
+        return "refusal" if self._finish == "content_filter" else "end_turn"
+
+
+def resolve_name(model: str, served: list[Model], aliases: tuple[str, ...]) -> str:
+    """Return the id that serves requests for `model`: itself, or the first one if an alias fits."""
+    ids = [m.id for m in served]
+    if model in ids:
+        return model
+    if ids and any(fnmatchcase(model, alias) for alias in aliases):
+        return ids[0]
+    raise unknown_model(model)
+
+
+@asynccontextmanager
+async def _closing(events: Any) -> AsyncIterator[Any]:
+    """Close a generator as soon as it is left, so that the engine stops at once."""
+    try:
+        yield events
+    finally:
+        await events.aclose()
+
+
+def _model(entry: dict[str, Any]) -> Model:
+    meta = entry.get("meta")
+    context = entry.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None) or 0
+    return Model(
+        id=entry["id"],
+        display_name=entry["id"],
+        created_us=int(entry.get("created") or 0) * SECOND,
+        max_input_tokens=int(context),
+        max_output_tokens=int(context),
+    )
+
+
+def _refusal(status: int, headers: Any, body: bytes, dialect: Dialect | None) -> StandbyError:
+    if status in OVERLOADED:
+        return EngineError(Failure.OVERLOADED, f"the engine is overloaded ({status})", retry_after_s=_retry_after(headers))
+    if status in SLOW:
+        return EngineError(Failure.TIMEOUT, f"the engine gave up waiting ({status})")
+    if status >= 500:  # noqa: PLR2004
+        return EngineError(Failure.BROKEN, f"the engine failed ({status})")
+    error = _error_of(body)
+    if status == 404:  # noqa: PLR2004
+        if "model" in str(error.get("message", "")).lower() or error.get("code") == "model_not_found":
+            return EngineError(Failure.UNKNOWN_MODEL, "the engine does not serve this model")
+        return EngineError(Failure.UNREACHABLE, "the engine has no such route (404); is its URL right?")
+    if status in NOT_OURS:
+        return EngineError(Failure.UNREACHABLE, f"the engine refuses us ({status}); is its key right?")
+    return EngineError(Failure.INVALID, _words(status, error, dialect))
+
+
+def _words(status: int, error: dict[str, Any], dialect: Dialect | None) -> str:
+    """Say why, in the engine's words only where those cannot contain the prompt."""
+    tokens, most = error.get("n_prompt_tokens"), error.get("n_ctx")
+    if isinstance(tokens, int) and isinstance(most, int):
+        return f"prompt is too long: {tokens} tokens > {most - 1} maximum"
+    if dialect is HOST and isinstance(error.get("message"), str):
+        return str(error["message"])
+    return f"the engine refuses the request ({status}, {error.get('code') or error.get('type') or 'no reason given'})"
+
+
+def _error_of(body: bytes) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+    error = found.get("error", found) if isinstance(found, dict) else {}
+    return error if isinstance(error, dict) else {}
+
+
+def _retry_after(headers: Any) -> float | None:
+    try:
+        return max(0.0, float(headers.get("retry-after", "")))
+    except ValueError:
+        return None
