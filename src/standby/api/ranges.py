@@ -30,12 +30,11 @@ def parse_range(header: str | None, size: int) -> Span | None:
     if not first:
         return _suffix(last, size)
     start = int(first)
-    end = size if not last else int(last) + 1
-    if end <= start:
+    if last and int(last) < start:
         return None
     if start >= size:
         raise Unsatisfiable
-    return Span(start, min(end, size))
+    return Span(start, min(int(last) + 1, size) if last else size)
 
 
 def _suffix(last: str, size: int) -> Span | None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from standby.api.ranges import Span, Unsatisfiable, is_range_valid, is_unchanged, parse_range
 from standby.api.replies import Streamed
 from standby.blobs.base import Blobs
-from standby.errors import Corrupt
+from standby.errors import ApiError, Corrupt
 from standby.records import Record, Segment, unpack_records
 
 JSON_LINES = "application/x-jsonl"
@@ -67,7 +67,7 @@ async def results_reply(request: Request, segments: Sequence[Segment], blobs: Bl
     try:
         span = _asked_range(request, download)
     except Unsatisfiable:
-        return Response(status_code=416, headers={**headers, "content-range": f"bytes */{download.size}"})
+        raise _behind_the_end(download.size) from None
     whole = Span(0, download.size)
     if span is not None:
         headers["content-range"] = f"bytes {span.start}-{span.end - 1}/{download.size}"
@@ -140,6 +140,15 @@ def _checked_size(held: bytearray, records: Sequence[Record], at: int, key: str)
             size += record.length
             at += 1
     return size, at
+
+
+def _behind_the_end(size: int) -> ApiError:
+    return ApiError(
+        416,
+        "invalid_request_error",
+        f"range: the results have {size} bytes",
+        headers={"content-range": f"bytes */{size}"},
+    )
 
 
 def _asked_range(request: Request, download: Download) -> Span | None:
