@@ -19,6 +19,7 @@ from tests.store.build import (
     items_in,
     leased,
     records,
+    seal_of,
     work_off,
 )
 
@@ -110,7 +111,7 @@ async def test_backlogs_are_the_batches_with_something_to_lease_oldest_first(sto
     """A batch is listed while a run is pending or its lease is over; only valid leases are counted."""
     young = await created(store, (1, 1, 1), now_us=NOW + SECOND)
     old = await created(store, (2,), now_us=NOW)
-    busy = await created(store, (1,), now_us=NOW)
+    busy = await created(store, (1,), now_us=NOW + 1)
     now_us = NOW + 2 * SECOND
     await leased(store, busy.id, now_us=now_us)
     await leased(store, young.id, now_us=now_us - LEASE_US)
@@ -333,8 +334,6 @@ async def test_manifest_is_in_serving_order(store: Store) -> None:
     zero_again = await leased(store, batch.id, now_us=later)
     await store.commit_segments([commit(zero_again, [0])], now_us=NOW)
     await store.close_runs(batch.id)
-    from tests.store.build import seal_of  # noqa: PLC0415
-
     assert await store.seal_batch(await seal_of(store, batch), now_us=later)
 
     order = [(segment.run, segment.epoch) for segment in await store.manifest(batch.id)]
