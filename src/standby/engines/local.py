@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -119,7 +119,7 @@ class Local:
 
     async def stream(
         self, params: MessageParams, *, deadline_us: int | None = None, live: bool = True
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Answer one request as events."""
         async with aclosing(self._up().stream(params, deadline_us=deadline_us, live=live)) as events:
             async for event in events:
@@ -163,8 +163,8 @@ class Local:
 
     async def _run_once(self) -> None:
         """Start one host and return when it has ended."""
-        assert self._model is not None  # noqa: S101 - set by start()
-        assert self._folder is not None  # noqa: S101
+        assert self._model is not None
+        assert self._folder is not None
         self.starts += 1
         host = _Host(self._settings, self._backend, self._model, self._folder / f"host-{self.starts}.sock", self._log)
         try:
@@ -173,7 +173,9 @@ class Local:
             self._known = await host.chat.models()
             self._host = host
             self._came_up.set()
-            self._log.info("engine host ready", backend=self._backend, model=ready.model, slots=ready.slots, pid=ready.pid)
+            self._log.info(
+                "engine host ready", backend=self._backend, model=ready.model, slots=ready.slots, pid=ready.pid
+            )
             reason = await host.watch()
             self._log.warning("engine host ended", backend=self._backend, reason=reason)
         finally:
@@ -244,8 +246,8 @@ class _Host:
             await self._reading
         if self.process.stdin is not None:
             self.process.stdin.close()
-        with suppress(OSError):
-            os.unlink(self._uds)
+        if self._uds:
+            Path(self._uds).unlink(missing_ok=True)
 
     def _command(self) -> list[str]:
         settings = self._settings
@@ -258,7 +260,7 @@ class _Host:
         ]
 
     async def _wait_for_ready_line(self) -> _Ready:
-        assert self.process.stdout is not None  # noqa: S101 - a pipe
+        assert self.process.stdout is not None
         try:
             async with asyncio.timeout(START_S):
                 while line := await self.process.stdout.readline():
@@ -270,7 +272,7 @@ class _Host:
 
     async def _read_log(self) -> None:
         """Pass the child's words on; it never writes prompts."""
-        assert self.process.stderr is not None  # noqa: S101 - a pipe
+        assert self.process.stderr is not None
         while line := await self.process.stderr.readline():
             text = line.decode("utf-8", "replace").strip()
             level, _, words = text.partition(" ")
@@ -303,4 +305,6 @@ def _check_installed(backend: str) -> None:
 
     if find_spec(MODULES[backend]) is None:
         extra = "local" if backend == "openvino" else "llamacpp"
-        raise StartError(f"the embedded engine is not installed; `pip install 'standby[{extra}]'`, or --engine simulated")
+        raise StartError(
+            f"the embedded engine is not installed; `pip install 'standby[{extra}]'`, or --engine simulated"
+        )

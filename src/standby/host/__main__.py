@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from standby.host.openvino import serve_openvino
 from standby.host.llamacpp import serve_llamacpp
+from standby.host.openvino import serve_openvino
 from standby.host.parent import die_with_parent, free_cores
 from standby.host.serving import Options
 

@@ -164,7 +164,7 @@ class _Answer:
         return pieces
 
     async def _pieces_or_none(self) -> list[Piece] | None:
-        """The same, or None after a while: a paused sequence says nothing, but its client must hear that it is alive."""
+        """The same, or None after a while: a paused sequence says nothing, but it is alive."""
         try:
             async with asyncio.timeout(KEEP_ALIVE_S):
                 return await self._pieces()
@@ -207,7 +207,8 @@ async def _body(send: Send, data: bytes, *, more: bool) -> None:
 
 
 def _failed() -> dict[str, Any]:
-    return {"error": {"type": "server_error", "code": "generation_failed", "message": "the engine gave up this sequence"}}
+    error = {"type": "server_error", "code": "generation_failed", "message": "the engine gave up this sequence"}
+    return {"error": error}
 
 
 def _bad(bad: Bad) -> Response:

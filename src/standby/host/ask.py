@@ -31,13 +31,13 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of all that a client sends."""
 
 
-class TextPart(_Body, tag="text", tag_field="type"):
+class TextPart(_Body, tag="text", tag_field="type", frozen=True, kw_only=True):
     """Text."""
 
     text: str
 
 
-class Turn(_Body):
+class Turn(_Body, frozen=True, kw_only=True):
     """One message of the conversation."""
 
     role: Literal["system", "user", "assistant"]
@@ -51,14 +51,14 @@ class Turn(_Body):
         return "".join(part.text for part in self.content)
 
 
-class StreamOptions(_Body):
+class StreamOptions(_Body, frozen=True, kw_only=True):
     """What a stream carries beside text; `continuous_usage_stats` puts usage on every chunk (as vLLM has it)."""
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
 
 
-class JsonSchema(_Body):
+class JsonSchema(_Body, frozen=True, kw_only=True):
     """The schema of a structured answer."""
 
     schema: dict[str, Any]
@@ -67,21 +67,21 @@ class JsonSchema(_Body):
     strict: bool | None = None
 
 
-class ResponseFormat(_Body):
+class ResponseFormat(_Body, frozen=True, kw_only=True):
     """How the answer must look."""
 
     type: Literal["text", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-class PromptBody(_Body):
+class PromptBody(_Body, frozen=True, kw_only=True):
     """The prompt's part of a body; also the body of `/count_tokens`."""
 
     messages: list[Turn]
     model: str = ""
 
 
-class ChatBody(PromptBody):
+class ChatBody(PromptBody, frozen=True, kw_only=True):
     """The body of `/v1/chat/completions`."""
 
     max_tokens: int | None = None

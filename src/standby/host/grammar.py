@@ -64,7 +64,7 @@ def _ref(schema: dict[str, Any], path: str, root: dict[str, Any]) -> str | None:
         return None
     if isinstance(ref, str):
         parts = ref.split("/")
-        if len(parts) == 3 and parts[0] == "#" and parts[1] in {"$defs", "definitions"}:  # noqa: PLR2004 - #/$defs/name
+        if len(parts) == 3 and parts[0] == "#" and parts[1] in {"$defs", "definitions"}:
             known = root.get(parts[1])
             if isinstance(known, dict) and parts[2] in known:
                 return None

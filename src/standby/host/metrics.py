@@ -25,11 +25,11 @@ class Metrics:
             "standby_host_cached_tokens", "Of them, found in the prefix cache (derived).", ["class"], registry=registry
         )
         self._generated = Counter("standby_host_generated_tokens", "Tokens generated.", ["class"], registry=registry)
-        self._pauses = Counter("standby_host_pauses", "Times a batch sequence made way, tokens kept.", registry=registry)
+        self._pauses = Counter("standby_host_pauses", "Times a batch sequence made way.", registry=registry)
         self._restarts = Counter("standby_host_restarts", "Times a structured one started again.", registry=registry)
         self._discarded = Counter("standby_host_discarded_tokens", "Tokens given up by restarts.", registry=registry)
         self._recomputed = Counter(
-            "standby_host_recomputed_tokens", "Tokens computed again when sequences went on (derived).", registry=registry
+            "standby_host_recomputed_tokens", "Tokens computed again after pauses (derived).", registry=registry
         )
         self._step = Summary("standby_host_step_seconds", "Time of a step.", registry=registry)
         self._sequences = Gauge("standby_host_sequences", "Sequences.", ["class", "state"], registry=registry)

@@ -30,7 +30,7 @@ def free_cores() -> int:
     """Return how many cores this process may use: affinity, container quota; one is left over when there are many."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = max(1, min(cores, _quota() or cores))
-    return cores if cores <= 4 else cores - 1  # noqa: PLR2004 - with few cores the engine needs them all
+    return cores if cores <= 4 else cores - 1
 
 
 def _quota() -> int | None:

@@ -41,7 +41,9 @@ class Read:
 class Pipeline:
     """A loaded model with its tokenizer, its template and its KV cache."""
 
-    def __init__(self, model: Path, header: Header, *, threads: int, kv_cache_mb: int, slots: int, context: int) -> None:
+    def __init__(
+        self, model: Path, header: Header, *, threads: int, kv_cache_mb: int, slots: int, context: int
+    ) -> None:
         """Load the model: seconds. Raises `RuntimeError` if the library refuses the file."""
         silence_telemetry()
         import numpy  # noqa: ICN001, PLC0415 - heavy and only needed in the child
@@ -134,7 +136,7 @@ class Pipeline:
             self.step()
         taken = round(self.usage() * self.blocks)
         self.read(handle)
-        if taken != 3:  # noqa: PLR2004 - two whole blocks and a begun one
+        if taken != 3:
             log.warning("kv blocks: expected 3 for %d tokens, the library took %d; cached tokens may be off", 65, taken)
 
 

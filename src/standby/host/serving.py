@@ -63,5 +63,7 @@ def say_ready(options: Options, *, port: int, slots: int, context: int) -> None:
 
 async def serve_app(app: ASGIApp, listener: socket.socket) -> None:
     """Answer on `listener` until SIGTERM or SIGINT."""
-    config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, log_config=None, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
     await uvicorn.Server(config).serve(sockets=[listener])

@@ -32,4 +32,4 @@ class Writer:
 
     def finish(self) -> str:
         """End the text; return what was held back."""
-        return self._finder.feed(self._decoder.decode(b"", True)) + self._finder.finish()  # noqa: FBT003
+        return self._finder.feed(self._decoder.decode(b"", True)) + self._finder.finish()
