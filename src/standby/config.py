@@ -255,7 +255,7 @@ def _set(settings: Settings, key: str, value: Any, *, source: str) -> Settings:
         raise SettingError(f"{source}: no such setting; `standby config` lists them")
     checked = _check(type(part), name, value, source=source)
     changed = replace(part, **{name: checked})  # type: ignore[type-var]
-    return replace(settings, **{table: changed})
+    return replace(settings, **{table: changed})  # type: ignore[arg-type]
 
 
 def _check(owner: type, name: str, value: Any, *, source: str) -> Any:
