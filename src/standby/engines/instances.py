@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from standby.errors import InvalidParams, invalid
@@ -168,15 +168,17 @@ class _Maker:
         return text[:most]
 
     def _number(self, schema: Schema, *, is_integer: bool) -> float:
-        low, high = _bounds(schema, step=1 if is_integer else 0.5)
-        multiple = schema.get("multipleOf")
-        step = multiple if isinstance(multiple, (int, float)) and multiple > 0 else 1
+        multiple = _number(schema.get("multipleOf"))
+        step = multiple if multiple is not None and multiple > 0 else 1
+        low, high, fits = _bounds(schema)
         first = -(-low // step) * step
-        room = int((high - first) // step)
-        if room < 0:
+        ways = [value for number in range(100) if fits(value := first + step * number)]
+        if not ways and multiple is None and not is_integer and fits((low + high) / 2):
+            return (low + high) / 2
+        if not ways:
             raise _impossible("its bounds leave no number")
-        value = first + step * (next(self._choices) % (min(room, 99) + 1))
-        return int(value) if is_integer or float(value).is_integer() else value
+        value = self._one_of(ways)
+        return int(value) if float(value).is_integer() else float(value)
 
     def _word(self) -> str:
         return self._words[next(self._choices) % len(self._words)]
@@ -207,18 +209,19 @@ def _merged(first: Schema, second: Schema) -> Schema:
     return both
 
 
-def _bounds(schema: Schema, *, step: float) -> tuple[float, float]:
-    low = _number(schema.get("minimum"))
-    above = _number(schema.get("exclusiveMinimum"))
-    high = _number(schema.get("maximum"))
-    below = _number(schema.get("exclusiveMaximum"))
-    if above is not None:
-        low = max(above + step, low if low is not None else above + step)
-    if below is not None:
-        high = min(below - step, high if high is not None else below - step)
-    if low is None:
-        low = 0 if high is None or high >= 0 else high - 99
-    return low, low + 99 if high is None else high
+def _bounds(schema: Schema) -> tuple[float, float, Callable[[float], bool]]:
+    """Return a low and a high end that are not too far apart, and whether a number keeps all four bounds."""
+    least, above = _number(schema.get("minimum")), _number(schema.get("exclusiveMinimum"))
+    most, below = _number(schema.get("maximum")), _number(schema.get("exclusiveMaximum"))
+    lows = [end for end in (least, above) if end is not None]
+    highs = [end for end in (most, below) if end is not None]
+    low = max(lows) if lows else min([0, *(end - 50 for end in highs)])
+    high = min(highs) if highs else low + 100
+
+    def fits(value: float) -> bool:
+        return low <= value <= high and value not in {above, below}
+
+    return low, high, fits
 
 
 def _matching(pattern: str, candidates: list[str], least: int, most: int) -> str:
