@@ -92,7 +92,7 @@ class Chat:
         self._session: aiohttp.ClientSession | None = None
         self._probing: asyncio.Task[None] | None = None
         self._models: list[Model] = []
-        self._ready = False
+        self._ready = self._closed = False
         self._live = 0
         self._batch = 0
 
@@ -112,7 +112,7 @@ class Chat:
 
     async def close(self) -> None:
         """Close every connection."""
-        self._ready = False
+        self._ready, self._closed = False, True
         if self._probing is not None:
             self._probing.cancel()
             with suppress(asyncio.CancelledError):
@@ -185,6 +185,8 @@ class Chat:
         await self._ask("/health", None)
 
     def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise EngineError(Failure.UNREACHABLE, "the engine is closed")
         if self._session is None:
             connector: aiohttp.BaseConnector = (
                 aiohttp.UnixConnector(self._uds, limit=0) if self._uds else aiohttp.TCPConnector(limit=0)
@@ -429,130 +431,6 @@ def _misplaced(status: int, error: dict[str, Any]) -> EngineError:
     if "model" in str(error.get("message", "")).lower() or error.get("code") == "model_not_found":
         return EngineError(Failure.UNKNOWN_MODEL, "the engine does not serve this model")
     return EngineError(Failure.UNREACHABLE, f"the engine does not take our requests ({status}); are URL and key right?")
-
-
-def _words(self) -> str:
-    if self._deadline_us is not None and self._deadline_us <= time.time_ns() // 1000:
-        return "the deadline passed before the engine was done"
-    return "the engine stalled between tokens" if self.started else "the engine did not begin to answer in time"
-
-
-class _Writing:
-    """Turns chunks into events, and knows when the answer is over."""
-
-    def __init__(self, params: MessageParams, *, model: str, dialect: Dialect) -> None:
-        self._params = params
-        self._model = model
-        self._finder = None if dialect.says_stop else StopFinder(params.stop_sequences or ())
-        self._marked = has_marker(params)
-        self._started = False
-        self._open = False
-        self._prompt = self._cached = self._output = 0
-        self._finish: str | None = None
-        self._stop: str | None = None
-        self.is_over = False
-        """Whether a stop sequence was found here: the rest of the stream is not wanted."""
-
-    def take(self, chunk: Chunk) -> list[Event]:
-        """Take one chunk."""
-        if chunk.is_error:
-            raise EngineError(Failure.BROKEN, "the engine gave up in the middle of the answer")
-        if chunk.prompt is not None:
-            self._prompt, self._cached, self._output = chunk.prompt, chunk.cached, chunk.output or 0
-        if chunk.finish is not None:
-            self._finish, self._stop = chunk.finish, chunk.stop
-        text = chunk.text if self._finder is None else self._finder.feed(chunk.text)
-        events = self._start() if chunk.prompt is not None or text else []
-        if self._finder is not None and self._finder.matched is not None:
-            self._stop, self.is_over = self._finder.matched, True
-        return [*events, *self._text(text)]
-
-    def end(self) -> list[Event]:
-        """End the answer; raises `EngineError` if there is none."""
-        tail = self._finder.finish() if self._finder is not None else ""
-        events = [*self._start(), *self._text(tail)]
-        if self._finish is None and self._stop is None:
-            raise EngineError(Failure.BROKEN, "the engine ended the stream without a reason")
-        if not self._open and not self._output and self._stop is None:
-            raise EngineError(Failure.EMPTY, "the engine answered with no tokens")
-        if self._open:
-            events.append(ContentBlockStop(index=0))
-        usage = self._usage(0 if self._params.max_tokens == 0 else self._output)
-        end_usage = EndUsage(
-            input_tokens=usage.input_tokens,
-            cache_read_input_tokens=usage.cache_read_input_tokens,
-            output_tokens=usage.output_tokens,
-        )
-        ending = Ending(stop_reason=self._reason(), stop_sequence=self._stop)
-        return [*events, MessageDelta(delta=ending, usage=end_usage), MessageStop()]
-
-    def _start(self) -> list[Event]:
-        if self._started:
-            return []
-        self._started = True
-        message = Message(id=random_id("msg"), model=self._model, content=[], stop_reason=None, usage=self._usage(0))
-        return [MessageStart(message=message)]
-
-    def _text(self, text: str) -> list[Event]:
-        if not text or self._params.max_tokens == 0:
-            return []
-        delta = ContentBlockDelta(index=0, delta=TextDelta(text=text))
-        if self._open:
-            return [delta]
-        self._open = True
-        return [ContentBlockStart(index=0, content_block=TextBlock(text="")), delta]
-
-    def _usage(self, output: int) -> Usage:
-        return usage_of(self._prompt, self._cached, output, marked=self._marked)
-
-    def _reason(self) -> StopReason:
-        if self._stop is not None:
-            return "stop_sequence"
-        if self._finish == "length":
-            full = 0 < self._output < self._params.max_tokens
-            return "model_context_window_exceeded" if full else "max_tokens"
-        return "refusal" if self._finish == "content_filter" else "end_turn"
-
-
-def resolve_name(model: str, served: list[Model], aliases: tuple[str, ...]) -> str:
-    """Return the id that serves requests for `model`: itself, or the first one if an alias fits."""
-    ids = [m.id for m in served]
-    if model in ids:
-        return model
-    if ids and any(fnmatchcase(model, alias) for alias in aliases):
-        return ids[0]
-    raise unknown_model(model)
-
-
-def _model(entry: dict[str, Any]) -> Model:
-    meta = entry.get("meta")
-    context = entry.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None) or 0
-    return Model(
-        id=entry["id"],
-        display_name=entry["id"],
-        created_us=int(entry.get("created") or 0) * SECOND,
-        max_input_tokens=int(context),
-        max_output_tokens=int(context),
-    )
-
-
-def _refusal(status: int, headers: Any, body: bytes, dialect: Dialect | None) -> StandbyError:
-    if status in OVERLOADED:
-        return EngineError(
-            Failure.OVERLOADED, f"the engine is overloaded ({status})", retry_after_s=_retry_after(headers)
-        )
-    if status in SLOW:
-        return EngineError(Failure.TIMEOUT, f"the engine gave up waiting ({status})")
-    if status >= 500:
-        return EngineError(Failure.BROKEN, f"the engine failed ({status})")
-    error = _error_of(body)
-    if status == 404:
-        if "model" in str(error.get("message", "")).lower() or error.get("code") == "model_not_found":
-            return EngineError(Failure.UNKNOWN_MODEL, "the engine does not serve this model")
-        return EngineError(Failure.UNREACHABLE, "the engine has no such route (404); is its URL right?")
-    if status in NOT_OURS:
-        return EngineError(Failure.UNREACHABLE, f"the engine refuses us ({status}); is its key right?")
-    return EngineError(Failure.INVALID, _words(status, error, dialect))
 
 
 def _words(status: int, error: dict[str, Any], dialect: Dialect | None) -> str:

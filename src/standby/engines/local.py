@@ -7,7 +7,6 @@ starts again as UNREACHABLE: both are tried again, so no item is lost.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shutil
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import structlog
 
 from standby.config import EngineSettings
 from standby.engines.base import CacheProfile, EngineProfile, Model
@@ -37,7 +37,6 @@ BACK_OFF_S = (0.2, 1.0, 5.0, 15.0)
 HEALTHY_S = 60.0
 SLOTS = {"openvino": 32, "llamacpp": 4}
 MODULES = {"openvino": "openvino_genai", "llamacpp": "xllamacpp"}
-Log = logging.Logger
 
 
 class _Ready(msgspec.Struct, frozen=True):
@@ -60,7 +59,7 @@ class Local:
         """Keep the settings; nothing runs yet. `log` takes `info` and `warning` with a message and keywords."""
         self._settings = settings
         self._backend = backend
-        self._log = log or _Plain()
+        self._log = log or structlog.get_logger(__name__)
         self._folder: Path | None = None
         self._model: Path | None = None
         self._host: _Host | None = None
@@ -246,8 +245,7 @@ class _Host:
             await self._reading
         if self.process.stdin is not None:
             self.process.stdin.close()
-        if self._uds:
-            Path(self._uds).unlink(missing_ok=True)
+        await asyncio.to_thread(_remove, self._uds)
 
     def _command(self) -> list[str]:
         settings = self._settings
@@ -282,17 +280,9 @@ class _Host:
                 self._log.info("engine host says", text=words if level == "INFO" else text)
 
 
-class _Plain:
-    """A log on the standard library."""
-
-    def __init__(self) -> None:
-        self._log = logging.getLogger("standby.engines.local")
-
-    def info(self, message: str, **fields: Any) -> None:
-        self._log.info("%s %s", message, fields)
-
-    def warning(self, message: str, **fields: Any) -> None:
-        self._log.warning("%s %s", message, fields)
+def _remove(path: str) -> None:
+    if path:
+        Path(path).unlink(missing_ok=True)
 
 
 def _environment() -> dict[str, str]:
