@@ -121,7 +121,9 @@ class _Exchange:
         if message["type"] == "http.response.start":
             assert self.answer.status == 0
             self.answer.status = message["status"]
-            self.answer.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+            self.answer.headers = {
+                name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]
+            }
             return
         if message.get("body"):
             self.answer.pieces.append(bytes(message["body"]))

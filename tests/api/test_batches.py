@@ -12,6 +12,7 @@ from standby.api.deps import Phase
 from standby.config import load_settings
 from standby.errors import BlobError, StoreError
 from standby.ids import is_id, make_id
+from standby.scheduler.intake import Intake
 from tests.api.client import Client
 from tests.api.world import World, create_body, item
 
@@ -32,7 +33,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 async def test_create_answers_the_whole_object(client: Client) -> None:
-    """A create answers 200 with every documented key, all items in processing, times in microseconds with Z (item 21)."""
+    """A create answers 200 with every documented key, all in processing, times in microseconds with Z (item 21)."""
     batch = (await client.post(BATCHES, create_body(3))).ok()
 
     assert set(batch) == KEYS
@@ -138,7 +139,7 @@ async def test_too_large_is_413(world: World) -> None:
 
 
 async def test_idempotency_key(client: Client) -> None:
-    """The same key and body is the same batch; the same key with another body is 400, never 409 (items 14 and 23)."""
+    """The same key and body is the same batch; with another body the key is 400, never 409 (items 14 and 23)."""
     key = {"idempotency-key": "nightly-7"}
     first = (await client.post(BATCHES, create_body(2), headers=key)).ok()
 
@@ -147,12 +148,11 @@ async def test_idempotency_key(client: Client) -> None:
 
     assert again == first
     assert "idempotency-key" in other.error(400, "invalid_request_error")
-    await_list = (await client.get(BATCHES)).ok()["data"]
-    assert [batch["id"] for batch in await_list] == [first["id"]]
+    assert [batch["id"] for batch in (await client.get(BATCHES)).ok()["data"]] == [first["id"]]
 
 
 async def test_sdk_retry_meets_its_first_try(client: Client) -> None:
-    """A create that the SDK repeats by itself answers the batch of the first try; a fresh one makes its own (item 23)."""
+    """A create that the SDK repeats answers the batch of its first try; a fresh one makes its own (item 23)."""
     first = (await client.post(BATCHES, create_body(2), headers={"x-stainless-retry-count": "0"})).ok()
     again = (await client.post(BATCHES, create_body(2), headers={"x-stainless-retry-count": "1"})).ok()
     fresh = (await client.post(BATCHES, create_body(2))).ok()
@@ -243,7 +243,9 @@ async def test_failed_erasure_is_still_owed(world: World, client: Client) -> Non
     (await client.get(f"{BATCHES}/{batch_id}")).error(404, "not_found_error")
 
 
-@pytest.mark.parametrize("batch_id", ["message_batch_id", "msgbatch_01", "a%20b", "%00", "%F0%9F%8F%9B", "x" * 3000, "x%0A"])
+@pytest.mark.parametrize(
+    "batch_id", ["message_batch_id", "msgbatch_01", "a%20b", "%00", "%F0%9F%8F%9B", "x" * 3000, "x%0A"]
+)
 async def test_ids_that_cannot_be_are_unknown(client: Client, batch_id: str) -> None:
     """Whatever stands in place of an id, the answer is 404 in the contract's words."""
     for method, path in (("GET", ""), ("GET", "/results"), ("POST", "/cancel"), ("DELETE", "")):
@@ -316,8 +318,6 @@ async def test_full_disk_is_a_clear_500(world: World, client: Client) -> None:
             raise BlobError("cannot begin an upload: No space left") from OSError(28, "No space left on device")
 
     world.changes["blobs"] = Full(world.folder)
-    from standby.scheduler.intake import Intake
-
     world.changes["intake"] = Intake(
         store=world.store, blobs=world.changes["blobs"], settings=world.settings.batch, clock=world.clock
     )

@@ -9,6 +9,7 @@ import pytest
 
 from standby.api import messages
 from standby.api.deps import Phase
+from standby.api.faults import answer_to
 from standby.errors import EngineError, Failure, invalid
 from tests.api.client import Answer, Client, Leaving
 from tests.api.world import MODEL, World, engine_fault, message
@@ -86,8 +87,6 @@ async def test_failures_before_the_first_event(
 
 async def test_every_failure_has_an_answer() -> None:
     """No kind of failure is without a status."""
-    from standby.api.faults import answer_to
-
     assert all(400 <= answer_to(EngineError(failure, "x")).status < 600 for failure in Failure)
 
 

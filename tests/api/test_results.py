@@ -6,6 +6,7 @@ import json
 import pytest
 
 from standby.api.ranges import Span, Unsatisfiable, is_range_valid, is_unchanged, parse_range
+from standby.records import BatchId
 from tests.api.client import Client, Leaving
 from tests.api.world import World, create_body
 
@@ -18,7 +19,7 @@ def url(batch_id: str) -> str:
 
 
 async def test_download(world: World, client: Client) -> None:
-    """Results are JSON Lines of the right type, one row an item, no blank line, whatever `Accept` says (items 5, 6, 7)."""
+    """Results are JSON Lines, a row an item, no blank line, whatever `Accept` says (items 5-7, 19)."""
     batch_id = await world.ended(client, 40)
 
     answer = await client.get(url(batch_id), headers={"accept": "application/binary"})
@@ -67,9 +68,9 @@ async def test_range_across_segments(world: World, client: Client) -> None:
     await world.work(batch_id, runs=1)
     await client.post(f"{BATCHES}/{batch_id}/cancel")
     await world.end(batch_id)
-    assert len(await world.store.manifest(batch_id)) == 2
+    assert len(await world.store.manifest(BatchId(batch_id))) == 2
     whole = (await client.get(url(batch_id))).body
-    edge = (await world.store.manifest(batch_id))[0].length
+    edge = (await world.store.manifest(BatchId(batch_id)))[0].length
 
     answer = await client.get(url(batch_id), headers={"range": f"bytes={edge - 5}-{edge + 40}"})
 
@@ -152,7 +153,7 @@ async def test_no_gzip_unless_asked(world: World, client: Client, asked: str) ->
 
 async def flip(world: World, batch_id: str, place: int) -> None:
     """Flip one bit of the first segment on disk."""
-    path = world.folder / "batches" / (await world.store.manifest(batch_id))[0].key
+    path = world.folder / "batches" / (await world.store.manifest(BatchId(batch_id)))[0].key
     data = bytearray(path.read_bytes())
     data[place] ^= 1
     path.write_bytes(data)
@@ -204,7 +205,7 @@ async def test_range_checks_whole_rows(world: World, client: Client) -> None:
 async def test_missing_segment_is_a_clean_500(world: World, client: Client) -> None:
     """A segment that vanished is a 500, not an empty file."""
     batch_id = await world.ended(client)
-    (world.folder / "batches" / (await world.store.manifest(batch_id))[0].key).unlink()
+    (world.folder / "batches" / (await world.store.manifest(BatchId(batch_id)))[0].key).unlink()
 
     (await client.get(url(batch_id))).error(500, "api_error")
 

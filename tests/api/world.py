@@ -33,6 +33,7 @@ from standby.records import (
 from standby.scheduler.intake import Intake
 from standby.scheduler.sealing import seal
 from standby.store.sqlite import SqliteStore
+from standby.wire.batches import succeeded_row
 from standby.wire.messages import (
     CountParams,
     Event,
@@ -42,7 +43,6 @@ from standby.wire.messages import (
     Usage,
     events_of,
 )
-from standby.wire.batches import succeeded_row
 from tests.api.client import Client
 
 MODEL = Model(

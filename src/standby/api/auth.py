@@ -57,6 +57,16 @@ def missing_key() -> ApiError:
     return ApiError(401, "authentication_error", "x-api-key header is required")
 
 
+def not_local() -> ApiError:
+    """401 for a stranger while no key is defined."""
+    return ApiError(
+        401,
+        "authentication_error",
+        "No API key is defined yet, so only programs on this machine are served, under a name of this machine. "
+        "Make a key with `standby keys create`.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     key: Key | None
@@ -82,9 +92,11 @@ class Keyring:
             key = await self._find(digest(secret))
             if key is not None and key.revoked_us is None:
                 return Principal(workspace_id=key.workspace_id, credential=key.id, key_id=key.id)
-        if await self._is_open() and is_local(request, self._settings):
-            return Principal(workspace_id=await self.default_workspace(), credential=OPEN_CREDENTIAL)
-        raise unknown_key() if shown else missing_key()
+        if not await self._is_open():
+            raise unknown_key() if shown else missing_key()
+        if not is_local(request, self._settings):
+            raise not_local()
+        return Principal(workspace_id=await self.default_workspace(), credential=OPEN_CREDENTIAL)
 
     async def default_workspace(self) -> WorkspaceId:
         """Return the workspace named `default`, which every store has from the start."""
