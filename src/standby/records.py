@@ -247,10 +247,10 @@ def unpack_records(packed: bytes) -> Iterator[Record]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanEntry:
-    """One item of a plan: where its JSON object lies in the items blob, and what it is worth.
+    """One item of a plan: where its `params` lie in the items blob, and what they are worth.
 
-    On disk: 96 bytes, `<QIIIII64sI` - offset, length, item number, group, cost (tokens), crc32 of the item's
-    bytes, `custom_id` padded with NUL, crc32 of the 92 bytes before.
+    On disk: 96 bytes, `<QIIIII64sI` - offset, length, item number, group, cost (tokens), crc32 of the
+    params, `custom_id` padded with NUL, crc32 of the 92 bytes before.
     """
 
     item: int
@@ -274,8 +274,14 @@ def pack_entry(entry: PlanEntry) -> bytes:
     return body + zlib.crc32(body).to_bytes(4, "little")
 
 
+def length_of(packed: bytes) -> int:
+    """Read the length of an item from its packed entry."""
+    length: int = _PLAN_BODY.unpack_from(packed)[1]
+    return length
+
+
 def unpack_plan(packed: bytes) -> Iterator[PlanEntry]:
-    """Read plan entries back, in the order of the plan; raises `Corrupt` at the first that does not match its checksum."""
+    """Read plan entries back, in the order of the plan; raises `Corrupt` at the first bad checksum."""
     for at in range(0, len(packed), PLAN_ENTRY.size):
         offset, length, item, group, cost, crc, custom_id, check = PLAN_ENTRY.unpack_from(packed, at)
         if zlib.crc32(packed[at : at + _PLAN_BODY.size]) != check:

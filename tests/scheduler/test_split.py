@@ -119,11 +119,11 @@ def test_items_are_found_whatever_stands_in_them(
     body = json.dumps({"requests": items}, indent=indent).encode()
     whole, splitting.WINDOW = splitting.WINDOW, window
     try:
-        entries = list(plan_of(io.BytesIO(body), max_items=100))
+        entries = list(unpack_plan(b"".join(plan_of(io.BytesIO(body), max_items=100))))
     finally:
         splitting.WINDOW = whole
 
-    assert [json.loads(body[e.offset : e.offset + e.length]) for e in entries] == items
+    assert [json.loads(body[e.offset : e.offset + e.length]) for e in entries] == bodies
     assert [e.custom_id for e in entries] == [f"c{n}" for n in range(len(items))]
     assert all(zlib.crc32(body[e.offset : e.offset + e.length]) == e.crc for e in entries)
 

@@ -11,7 +11,7 @@ from standby.errors import ApiError, EngineError, Failure, InvalidParams
 from standby.records import LeasedRun
 from standby.scheduler.held import Queued, Settled
 from standby.states import Outcome
-from standby.wire.batches import decode_item, errored_row, succeeded_row
+from standby.wire.batches import errored_row, succeeded_row
 from standby.wire.messages import Message, MessageParams, check_cap, decode_params, tokens_of
 
 log = structlog.get_logger("standby.worker")
@@ -19,11 +19,11 @@ log = structlog.get_logger("standby.worker")
 
 async def attempt(engine: Engine, lease: LeasedRun, item: Queued) -> Settled:
     """Run the item once; raises `EngineError` if the engine failed and the item may be tried again."""
-    if item.raw is None:
+    if item.params is None:
         log.error("stored item is damaged", batch=lease.batch_id, item=item.entry.item)
         return errored(item, "api_error", "The stored request is damaged; submit it again")
     try:
-        params = decode_params(bytes(decode_item(item.raw)[1]), rules=lease.rules, batch=True)
+        params = decode_params(item.params, rules=lease.rules, batch=True)
         await _check_model(engine, params)
         message = await engine.generate(params, deadline_us=lease.expires_us, live=False)
     except InvalidParams as fault:

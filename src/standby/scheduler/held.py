@@ -19,10 +19,10 @@ NEAR = 2
 
 @dataclass(slots=True, kw_only=True)
 class Queued:
-    """An item on its way to an attempt; `raw` is None if its stored bytes do not match their checksum."""
+    """An item on its way to an attempt; `params` is None if its stored bytes do not match their checksum."""
 
     entry: PlanEntry
-    raw: bytes | None
+    params: bytes | None
     tries: Tries = field(default_factory=Tries)
 
 
@@ -103,8 +103,8 @@ async def load_run(blobs: Blobs, lease: LeasedRun) -> HeldRun:
 
 def _queued(entry: PlanEntry, data: bytes, begin: int) -> Queued:
     at = entry.offset - begin
-    raw = data[at : at + entry.length]
-    return Queued(entry=entry, raw=raw if zlib.crc32(raw) == entry.crc else None)
+    params = data[at : at + entry.length]
+    return Queued(entry=entry, params=params if zlib.crc32(params) == entry.crc else None)
 
 
 def _pieces(entries: list[PlanEntry]) -> Iterator[list[PlanEntry]]:

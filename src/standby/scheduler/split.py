@@ -12,14 +12,15 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from standby.errors import ApiError, invalid
-from standby.records import PlanEntry, Slice, pack_entry
+from standby.records import PlanEntry, Slice, length_of, pack_entry
 from standby.wire.envelope import CUSTOM_ID, NOT_JSON, duplicate_fault, envelope_fault, item_fault, size_fault
 
 WINDOW = 4 << 20
@@ -32,17 +33,20 @@ TRIES = 8
 _HEAD = re.compile(rb'\s*\{\s*"requests"\s*:\s*\[\s*')
 _TAIL = re.compile(rb"\]\s*\}\s*\Z")
 _BETWEEN = re.compile(rb'\}\s*,\s*(?=\{\s*"(?:custom_id|params)"\s*:)')
-_GAP = re.compile(rb"[\s,]*")
+_USUAL = re.compile(rb'[\s,]*\{\s*"custom_id"\s*:\s*"[^"]*"\s*,\s*"params"\s*:\s*')
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class _Item(msgspec.Struct, forbid_unknown_fields=True):
-    custom_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One element of `requests`, its params still bytes."""
+
+    custom_id: str
+    params: msgspec.Raw
 
 
-_item = msgspec.json.Decoder(_Item)
+_items = msgspec.json.Decoder(list[Item])
+_item = msgspec.json.Decoder(Item)
 
 
 class SplitResult(msgspec.Struct, frozen=True):
@@ -59,25 +63,27 @@ class SplitResult(msgspec.Struct, frozen=True):
 
 def split(items: Path, plan: Path, *, max_items: int) -> SplitResult:
     """Check the envelope of the body in `items` and write its plan; the fault is in the result, never raised."""
+    lengths = []
     try:
-        with items.open("rb") as body:
-            entries = list(_packed(plan_of(body, max_items=max_items)))
+        with items.open("rb") as body, plan.open("wb") as file:
+            for entry in plan_of(body, max_items=max_items):
+                file.write(entry)
+                lengths.append(length_of(entry))
     except ApiError as fault:
         return SplitResult(fault=fault.message)
-    with plan.open("wb") as file:
-        file.writelines(packed for packed, _ in entries)
-    return SplitResult(size=len(entries), runs=list(runs_of([length for _, length in entries])))
+    return SplitResult(size=len(lengths), runs=list(runs_of(lengths)))
 
 
-def plan_of(body: BinaryIO, *, max_items: int) -> Iterator[PlanEntry]:
-    """Yield the entries of the plan in submit order; raises `InvalidParams` at the first fault of the envelope."""
+def plan_of(body: BinaryIO, *, max_items: int) -> Iterator[bytes]:
+    """Yield the packed entries of the plan in submit order; raises `InvalidParams` at the first fault."""
     seen: set[str] = set()
     count = 0
     try:
-        for offset, raw in items_of(body):
-            if count < max_items:
-                yield _entry(count, offset, raw, seen)
-            count += 1
+        for window in windows_of(body):
+            for item, offset, params in located(window, count):
+                if count < max_items:
+                    yield _entry(count, item, offset, params, seen)
+                count += 1
     except RecursionError:
         raise invalid(f"{NOT_JSON}it is nested too deeply") from None
     if not max_items >= count > 0:
@@ -98,112 +104,128 @@ def runs_of(lengths: list[int]) -> Iterator[tuple[int, int]]:
         yield first, count
 
 
-def items_of(body: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, bytes) of every element of `requests`; raises `InvalidParams` if the body has another shape."""
-    window = body.read(WINDOW)
-    head = _HEAD.match(window)
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Some whole items of the body: their bytes, where they begin in the body, and the items, decoded or raw."""
+
+    data: bytes
+    offset: int
+    items: list[Item] | list[msgspec.Raw]
+
+
+def windows_of(body: BinaryIO) -> Iterator[Window]:
+    """Yield the elements of `requests` window by window; raises `InvalidParams` if the body has another shape."""
+    data = body.read(WINDOW)
+    head = _HEAD.match(data)
     if head is None:
         raise invalid(_fault_of_whole(body))
-    offset, window = head.end(), window[head.end() :]
+    offset, data = head.end(), data[head.end() :]
     while True:
-        more = body.read(max(WINDOW, len(window)))
-        window += more
-        cut, raws = _cut_inside(window) if more else _cut_at_end(window, body)
-        yield from _placed(window[:cut], offset, raws)
+        more = body.read(max(WINDOW, len(data)))
+        data += more
+        cut, items = _cut_inside(data) if more else _cut_at_end(data, body)
+        if items:
+            _check_utf8(data[:cut])
+            yield Window(data[:cut], offset, items)
         if not more:
             return
-        offset, window = offset + cut, window[cut:]
+        offset, data = offset + cut, data[cut:]
 
 
-def _cut_inside(window: bytes) -> tuple[int, list[msgspec.Raw]]:
-    """Return where the last whole item that can be found ends, and the items before it; (0, []) asks for more bytes."""
-    for cut in _candidates(window):
+def located(window: Window, first: int) -> Iterator[tuple[Item, int, bytes]]:
+    """Yield (item, offset of its params in the body, its params) for a window whose first item has number `first`."""
+    data, place = window.data, 0
+    for number, element in enumerate(window.items, first):
+        item = element if isinstance(element, Item) else _decode_one(number, element)
+        params = bytes(item.params)
+        usual = _USUAL.match(data, place)
+        start = usual.end() if usual and data.startswith(params, usual.end()) else data.index(params, place)
+        yield item, window.offset + start, params
+        place = start + len(params)
+
+
+def _cut_inside(data: bytes) -> tuple[int, list[Item] | list[msgspec.Raw]]:
+    """Return where the last whole item found ends, and the items before it; (0, []) asks for more bytes."""
+    for cut in _candidates(data):
+        whole = data[:cut].rstrip(b", \t\r\n")
         try:
-            return cut, _array.decode(b"[" + window[:cut].rstrip(b", \t\r\n") + b"]")
+            return cut, _decode(whole)
         except msgspec.DecodeError as error:
             place = _BYTE.search(str(error))
-            if place and int(place[1]) < len(window[:cut].rstrip(b", \t\r\n")):
+            if place and int(place[1]) < len(whole):
                 raise invalid(f"{NOT_JSON}{error}") from None
     return 0, []
 
 
-def _candidates(window: bytes) -> list[int]:
+def _candidates(data: bytes) -> list[int]:
     """Places where something that looks like an item begins, last first, from the end of the window only."""
     reach = 1 << 16
     while True:
-        start = max(0, len(window) - reach)
-        found = [match.end() for match in _BETWEEN.finditer(window, start)]
+        start = max(0, len(data) - reach)
+        found = [match.end() for match in _BETWEEN.finditer(data, start)]
         if found or start == 0:
             return found[: -TRIES - 1 : -1]
         reach *= 8
 
 
-def _cut_at_end(window: bytes, body: BinaryIO) -> tuple[int, list[msgspec.Raw]]:
-    end = window.rfind(b"]")
-    if end < 0 or not _TAIL.match(window, end):
+def _cut_at_end(data: bytes, body: BinaryIO) -> tuple[int, list[Item] | list[msgspec.Raw]]:
+    end = data.rfind(b"]")
+    if end < 0 or not _TAIL.match(data, end):
         raise invalid(_fault_of_whole(body))
     try:
-        return end, _array.decode(b"[" + window[:end] + b"]")
+        return end, _decode(data[:end])
     except msgspec.DecodeError:
         raise invalid(_fault_of_whole(body)) from None
 
 
-def _placed(window: bytes, offset: int, raws: list[msgspec.Raw]) -> Iterator[tuple[int, bytes]]:
+def _decode(elements: bytes) -> list[Item] | list[msgspec.Raw]:
+    """Decode what stands between the brackets; elements that are no items stay raw, for words to be found later."""
+    array = b"[" + elements + b"]"
     try:
-        window.decode()
-    except UnicodeDecodeError:
-        raise invalid(f"{NOT_JSON}it is not UTF-8") from None
-    place = 0
-    for raw in raws:
-        gap = _GAP.match(window, place)
-        assert gap is not None
-        place = gap.end()
-        item = bytes(raw)
-        assert window.startswith(item, place), "an item lies where the last one ended"
-        yield offset + place, item
-        place += len(item)
+        return _items.decode(array)
+    except msgspec.ValidationError:
+        return _array.decode(array)
 
 
-def _entry(number: int, offset: int, raw: bytes, seen: set[str]) -> PlanEntry:
-    custom_id = _custom_id(number, raw)
+def _check_utf8(data: bytes) -> None:
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            raise invalid(f"{NOT_JSON}it is not UTF-8") from None
+
+
+def _decode_one(number: int, raw: msgspec.Raw) -> Item:
+    try:
+        return _item.decode(raw)
+    except msgspec.DecodeError:
+        raise invalid(item_fault(number, bytes(raw))) from None
+
+
+def _entry(number: int, item: Item, offset: int, params: bytes, seen: set[str]) -> bytes:
+    custom_id = item.custom_id
+    if not CUSTOM_ID.fullmatch(custom_id) or not params.startswith(b"{"):
+        raise invalid(item_fault(number, msgspec.json.encode(item)))
     if custom_id in seen:
         raise invalid(duplicate_fault(custom_id))
     seen.add(custom_id)
-    return PlanEntry(
-        item=number,
-        offset=offset,
-        length=len(raw),
-        group=0,
-        cost=len(raw) // BYTES_A_TOKEN,
-        crc=zlib.crc32(raw),
-        custom_id=custom_id,
+    return pack_entry(
+        PlanEntry(
+            item=number,
+            offset=offset,
+            length=len(params),
+            group=0,
+            cost=len(params) // BYTES_A_TOKEN,
+            crc=zlib.crc32(params),
+            custom_id=custom_id,
+        )
     )
-
-
-def _custom_id(number: int, raw: bytes) -> str:
-    try:
-        item = _item.decode(raw)
-        custom_id = msgspec.json.decode(item.custom_id) if item.custom_id is not msgspec.UNSET else None
-    except msgspec.DecodeError:
-        raise invalid(item_fault(number, raw)) from None
-    if not isinstance(custom_id, str) or not CUSTOM_ID.fullmatch(custom_id) or not _is_object(item.params):
-        raise invalid(item_fault(number, raw))
-    return custom_id
-
-
-def _is_object(raw: msgspec.Raw | msgspec.UnsetType) -> bool:
-    return raw is not msgspec.UNSET and bytes(memoryview(raw)[:1]) == b"{"
 
 
 def _fault_of_whole(body: BinaryIO) -> str:
     """Decode a body that is no create at once, to say what is wrong with it; memory is the body's size at most."""
     body.seek(0)
     return envelope_fault(body.read())
-
-
-def _packed(entries: Iterable[PlanEntry]) -> Iterator[tuple[bytes, int]]:
-    for entry in entries:
-        yield pack_entry(entry), entry.length
 
 
 def main(arguments: list[str]) -> None:
