@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -248,14 +248,25 @@ def _decode(decoder: msgspec.json.Decoder[_Params], raw: bytes) -> _Params:
         _check_depth(raw)
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise _translated(str(error)) from None
+        raise _syntax_fault(raw) or _translated(str(error)) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        _refuse_json(error)
+        raise _no_json(error) from None
 
 
-def _refuse_json(error: Exception) -> NoReturn:
+def _syntax_fault(raw: bytes) -> InvalidParams | None:
+    """Look behind the place of the first fault: text that is no JSON at all is refused as such."""
+    try:
+        msgspec.json.decode(raw)
+    except msgspec.ValidationError:
+        return None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        return _no_json(error)
+    return None
+
+
+def _no_json(error: Exception) -> InvalidParams:
     reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    raise invalid(f"The request body is not valid JSON: {reason}") from None
+    return invalid(f"The request body is not valid JSON: {reason}")
 
 
 def _check_depth(raw: bytes) -> None:
@@ -296,6 +307,7 @@ _CHOICES = {
     "display": "'summarized' or 'omitted'",
     "media_type": "'text/plain'",
 }
+_ONLY_TYPE = {"cache_control": "ephemeral", "format": "json_schema"}
 
 
 def _translated(text: str) -> InvalidParams:
@@ -319,9 +331,11 @@ def _reason(fault: str, path: str) -> str:
     if expected is not None:
         kinds = [_WORDS.get(kind, kind) for kind in expected["expected"].split(" | ") if kind != "null"]
         return f"Input should be a valid {' or '.join(kinds)}"
-    last = path.rpartition(".")[2]
+    parent, _, last = path.rpartition(".")
     if last in _CHOICES:
         return f"Input should be {_CHOICES[last]}"
+    if last == "type" and parent.rpartition(".")[2] in _ONLY_TYPE:
+        return f"Input should be '{_ONLY_TYPE[parent.rpartition('.')[2]]}'"
     if last == "type":
         return "Input tag found using 'type' does not match any of the expected tags"
     if "out of range" in fault:
