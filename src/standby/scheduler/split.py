@@ -33,7 +33,7 @@ TRIES = 8
 _HEAD = re.compile(rb'\s*\{\s*"requests"\s*:\s*\[\s*')
 _TAIL = re.compile(rb"\]\s*\}\s*\Z")
 _BETWEEN = re.compile(rb'\}\s*,\s*(?=\{\s*"(?:custom_id|params)"\s*:)')
-_USUAL = re.compile(rb'[\s,]*\{\s*"custom_id"\s*:\s*"[^"]*"\s*,\s*"params"\s*:\s*')
+_USUAL = re.compile(rb'[\s,}]*\{\s*"custom_id"\s*:\s*"[^"]*"\s*,\s*"params"\s*:\s*')
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
