@@ -16,6 +16,7 @@ from tests.kill.witness import Witness
 
 MOST_OPEN = 24
 PAUSE_S = 0.02
+BACK_OFF_S = 0.1
 
 
 @dataclass(slots=True)
@@ -71,12 +72,13 @@ class Crowd:
         seen, dice = Witness(self.server, self.history, timeout=20), random.Random(f"{self.seed}-{number}")
         self._witnesses.append(seen)
         while not self._stop.is_set():
+            lost = seen.lost
             try:
                 role(seen, dice)
             except BaseException as error:  # noqa: BLE001 - the main thread raises it
                 self.errors.append(error)
                 return
-            self._stop.wait(PAUSE_S * dice.random())
+            self._stop.wait(PAUSE_S * dice.random() if seen.lost == lost else BACK_OFF_S)
 
     def create(self, seen: Witness, dice: random.Random) -> None:
         """Create a batch; after a lost answer give up, or try again as an SDK does, or with the same key."""

@@ -36,6 +36,7 @@ class Recorder:
         self.seconds = seconds
         self.port = free_port()
         self.live = 0
+        self.working = 0
         self._dice = random.Random(seed)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -78,11 +79,13 @@ class Recorder:
         body = await request.json()
         token, _, custom_id = _text(body["messages"][-1]).partition("/")
         is_answered = False
+        self.working += 1
         try:
             await asyncio.sleep(self.seconds * self._dice.uniform(0.5, 1.5))
             answer = await _answer(request, body, f"done {token}/{custom_id}")
             is_answered = True
         finally:
+            self.working -= 1
             if custom_id:
                 ended = self.history.clock()
                 self.history.add(
@@ -99,9 +102,8 @@ def _text(message: dict[str, Any]) -> str:
 
 
 async def _models(request: web.Request) -> web.Response:
-    return web.json_response(
-        {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 1, "owned_by": "us"}]}
-    )
+    known = {"id": MODEL, "object": "model", "created": 1, "owned_by": "standby-tests", "max_model_len": 8192}
+    return web.json_response({"object": "list", "data": [known]})
 
 
 async def _answer(request: web.Request, body: dict[str, Any], text: str) -> web.StreamResponse:

@@ -7,6 +7,7 @@ each, a real server dies there without any clean-up, is started again on the sam
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +17,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Died, NoAnswer, ServerProcess, call, doctor, item, wait_until
+from tests.harness import (
+    PROGRAM,
+    Died,
+    NoAnswer,
+    ServerProcess,
+    call,
+    clean_environment,
+    create,
+    doctor,
+    item,
+    retrieve,
+    wait_ended,
+    wait_until,
+)
 from tests.history import Bounds, Crash, History, Reply, Summary
 from tests.kill.witness import BATCHES, Witness
 
@@ -28,8 +42,14 @@ STEP_S = 60
 SETTINGS = {
     "simulator": {"slots": 4, "decode_tokens_s": 150.0},
     "batch": {"grace_s": 5.0},
-    "worker": {"commit_ms": 5.0},
+    "worker": {"commit_ms": 5.0, "lease_s": 1.0},
 }
+COMMAND_DOORS = {
+    f"store.{verb}.{side}_commit": (verb, side)
+    for verb in ("create_workspace", "create_key", "revoke_key")
+    for side in ("before", "after")
+}
+"""Doors that a server never passes: those of commands, which have a test of their own below."""
 LISTEN = """
 import os, sys
 from standby import doors
@@ -179,9 +199,13 @@ def learn(folder: Path) -> Counter[str]:
 
 
 def doors_in_the_source() -> set[str]:
-    """Find every door that the source names."""
-    texts = (path.read_text(encoding="utf-8") for path in (SOURCE / "standby").rglob("*.py"))
-    return {name for text in texts for name in re.findall(r'\bdoor\(\s*"([^"]+)"', text)}
+    """Find every door that the source names, and the two of every verb of the store that writes."""
+    texts = [path.read_text(encoding="utf-8") for path in (SOURCE / "standby").rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r'\bdoor\(\s*"([^"]+)"', text)}
+    verbs = {verb for text in texts for verb in re.findall(r'_database\.write\(\s*"(\w+)"', text)}
+    assert named, "no door was found by its name"
+    assert verbs, "no verb was found"
+    return named | {f"store.{verb}.{side}_commit" for verb in verbs for side in ("before", "after")}
 
 
 def crash_points(passages: Counter[str]) -> list[str]:
@@ -193,7 +217,7 @@ def crash_points(passages: Counter[str]) -> list[str]:
 def test_a_crash_at_any_door_changes_nothing(tmp_path: Path, subtests: pytest.Subtests) -> None:
     """Wherever the process dies, nothing acknowledged is lost, every item ends once, and results never change."""
     passages = learn(tmp_path)
-    unknown = doors_in_the_source() - passages.keys()
+    unknown = doors_in_the_source() - passages.keys() - COMMAND_DOORS.keys()
     assert not unknown, f"the story does not pass {sorted(unknown)}"
     points = crash_points(passages)
     crashed: set[str] = set()
@@ -206,3 +230,80 @@ def test_a_crash_at_any_door_changes_nothing(tmp_path: Path, subtests: pytest.Su
     missed = [point for point in points if point.endswith(":1") and point not in crashed]
     print(f"doors {len(passages)}, crash points {len(points)}, crashes {len(crashed)}")  # noqa: T201 - for the report
     assert not missed, f"no crash came at {missed}"
+
+
+@pytest.mark.parametrize("door", COMMAND_DOORS)
+def test_a_command_that_dies_at_a_door(tmp_path: Path, door: str) -> None:
+    """A command that dies before its commit did nothing, one that dies after it did all; then it works again."""
+    verb, side = COMMAND_DOORS[door]
+    data = tmp_path / "data"
+    command(data, "workspaces", "create", "there")
+    command(data, "keys", "create", "there")
+    key = an_id(command(data, "keys", "list"))
+    words = {
+        "create_workspace": ("workspaces", "create", "lab"),
+        "create_key": ("keys", "create", "lab"),
+        "revoke_key": ("keys", "revoke", key),
+    }[verb]
+    listing = words[0]
+    before = command(data, listing, "list")
+    command(data, *words, crash_at=door)
+    after = command(data, listing, "list")
+    assert (before == after) == (side == "before"), f"{before}\n{after}"
+    if side == "before":
+        command(data, *words)
+        assert command(data, listing, "list") != before
+
+
+def command(data: Path, *words: str, crash_at: str | None = None) -> str:
+    """Run a command, to its end or to its death at a door."""
+    env = clean_environment({"STANDBY_CRASH_AT": crash_at} if crash_at else {})
+    done = subprocess.run(
+        [*PROGRAM, *words, "--data", str(data)], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == (CRASHED if crash_at else 0), f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def an_id(said: str) -> str:
+    """Find the first id in what a command printed."""
+    found = re.search(r"[a-z]+_01\w{22}", said)
+    assert found, said
+    return found[0]
+
+
+ARCHIVE_DOORS = (
+    "store.archive_due.before_commit",
+    "store.archive_due.after_commit",
+    "blobs.erase.before",
+    "blobs.erase.done",
+    "store.finish_erasure.before_commit",
+    "store.finish_erasure.after_commit",
+)
+
+
+@pytest.mark.parametrize("door", ARCHIVE_DOORS)
+def test_a_crash_while_a_batch_is_archived(tmp_path: Path, door: str) -> None:
+    """Results that are too old go for good, also when the server dies on the way; the batch itself stays."""
+    data = tmp_path / "data"
+    with ServerProcess(data) as server:
+        batch_id = create(server, [item("a"), item("b", max_tokens=0)])["id"]
+        ended = wait_ended(server, batch_id)
+        server.terminate()
+        assert server.wait() == 0
+    soon = {"batch": {"retention_s": 0.001}}
+    server = ServerProcess(data, env={"STANDBY_CRASH_AT": door}, config=soon).start()
+    try:
+        assert server.wait() == CRASHED, server.tail()
+    finally:
+        server.close()
+    with ServerProcess(data, config=soon) as server:
+        wait_until(lambda: not list(data.rglob(f"*{batch_id}*")), 30, "the files of an archived batch are still there")
+        seen = retrieve(server, batch_id)
+        assert seen["archived_at"] is not None
+        assert seen["results_url"] is None
+        assert seen["request_counts"] == ended["request_counts"]
+        assert call(server, "GET", f"{BATCHES}/{batch_id}/results").status == 404
+        server.terminate()
+        assert server.wait() == 0
+    doctor(data)

@@ -110,6 +110,28 @@ def test_a_stop_longer_than_a_lease(tmp_path: Path) -> None:
     doctor(tmp_path / "data")
 
 
+def test_a_stop_while_everything_is_at_the_engine(tmp_path: Path) -> None:
+    """A server whose leases ran out while all their items were in flight does not take them up a second time."""
+    history = History()
+    settings = {**SETTINGS, "worker": {**SETTINGS["worker"], "lease_s": 0.5}}
+    with (
+        Recorder(history, seconds=3.0) as engine,
+        ServerProcess(tmp_path / "data", engine=engine.url, config=settings) as server,
+    ):
+        seen = Witness(server, history)
+        batches = [seen.create(f"b{b}", [ask(f"b{b}", f"b{b}-{n}") for n in range(3)])["id"] for b in range(3)]
+        wait_until(lambda: engine.working == 9, 30, "not everything was dispatched")
+        for _ in range(2):
+            server.pause()
+            time.sleep(0.8)  # the subject: longer than the lease, shorter than the work
+            server.resume()
+            wait_until(lambda: seen.look(batches[0]) is not None, 30, "no answer")
+        for batch_id in batches:
+            wait_ended(server, batch_id)
+        seen.finish()
+        assert history.check(BOUNDS).dispatches == 9
+
+
 def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
     """The second server says who is in the way and ends; the first one does not notice."""
     with ServerProcess(tmp_path / "data") as first:

@@ -22,7 +22,7 @@ class Witness:
     """Talks to one server and writes down what it saw.
 
     A call that got no answer returns None: the caller knows nothing, and neither does the history.
-    Answers of a server that is going down (503) count as none.
+    Answers of a server that is going down (503, 529) count as none.
     """
 
     def __init__(
@@ -146,10 +146,12 @@ class Witness:
             with self._lock:
                 self.lost += 1
             return None
-        if answer.status == 503 or (self.tolerant and answer.status >= 500):
+        if self.tolerant and answer.status >= 500:
             return None
         if answer.status != 200:
             expect_error(answer)
+        if answer.status in {503, 529}:
+            return None
         if answer.status != 200:
             with self._lock:
                 self.refusals += 1
