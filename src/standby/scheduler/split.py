@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -110,7 +110,7 @@ class Window:
 
     data: bytes
     offset: int
-    items: list[Item] | list[msgspec.Raw]
+    items: Sequence[Item | msgspec.Raw]
 
 
 def windows_of(body: BinaryIO) -> Iterator[Window]:
@@ -144,7 +144,7 @@ def located(window: Window, first: int) -> Iterator[tuple[Item, int, bytes]]:
         place = start + len(params)
 
 
-def _cut_inside(data: bytes) -> tuple[int, list[Item] | list[msgspec.Raw]]:
+def _cut_inside(data: bytes) -> tuple[int, Sequence[Item | msgspec.Raw]]:
     """Return where the last whole item found ends, and the items before it; (0, []) asks for more bytes."""
     for cut in _candidates(data):
         whole = data[:cut].rstrip(b", \t\r\n")
@@ -168,7 +168,7 @@ def _candidates(data: bytes) -> list[int]:
         reach *= 8
 
 
-def _cut_at_end(data: bytes, body: BinaryIO) -> tuple[int, list[Item] | list[msgspec.Raw]]:
+def _cut_at_end(data: bytes, body: BinaryIO) -> tuple[int, Sequence[Item | msgspec.Raw]]:
     end = data.rfind(b"]")
     if end < 0 or not _TAIL.match(data, end):
         raise invalid(_fault_of_whole(body))
@@ -178,7 +178,7 @@ def _cut_at_end(data: bytes, body: BinaryIO) -> tuple[int, list[Item] | list[msg
         raise invalid(_fault_of_whole(body)) from None
 
 
-def _decode(elements: bytes) -> list[Item] | list[msgspec.Raw]:
+def _decode(elements: bytes) -> Sequence[Item | msgspec.Raw]:
     """Decode what stands between the brackets; elements that are no items stay raw, for words to be found later."""
     array = b"[" + elements + b"]"
     try:
