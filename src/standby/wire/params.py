@@ -429,6 +429,7 @@ class PromptParams(Strict, frozen=True, kw_only=True):
     cache_control: CacheControl | None = None
     speed: Literal["standard", "fast"] | None = None
     # Beta only (contract 3.2)
+    billing_policy: dict[str, Json] | None = None
     compaction: Json = None
     context_management: dict[str, Json] | None = None
     mcp_servers: list[dict[str, Json]] | None = None
@@ -452,7 +453,6 @@ class MessageParams(PromptParams, frozen=True, kw_only=True):
     service_tier: Literal["auto", "standard_only"] | None = None
     user_profile_id: str | None = None
     # Beta only (contract 3.2)
-    billing_policy: dict[str, Json] | None = None
     fallback_credit_token: Json = None
     fallbacks: Json = None
     thread: Json = None
@@ -462,5 +462,5 @@ class CountParams(PromptParams, frozen=True, kw_only=True):
     """The body of `POST /v1/messages/count_tokens`."""
 
 
-BETA_FIELDS = ("compaction", "context_management", "mcp_servers", "output_format", "betas")
-BETA_MESSAGE_FIELDS = (*BETA_FIELDS, "billing_policy", "fallback_credit_token", "fallbacks", "thread")
+BETA_FIELDS = ("billing_policy", "compaction", "context_management", "mcp_servers", "output_format", "betas")
+BETA_MESSAGE_FIELDS = (*BETA_FIELDS, "fallback_credit_token", "fallbacks", "thread")
