@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from anthropic import Anthropic, APIConnectionError, APIStatusError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -28,14 +27,16 @@ if TYPE_CHECKING:
 
 READY_S = 120
 STOP_S = 60
-console = Console(highlight=False)
+STEPS = 8
+PIPE_WIDTH = 120
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def main() -> int:
     """Play the story once."""
     console.print("[bold]The nightly report[/], with the official Python SDK and a model that runs on this machine\n")
     with tempfile.TemporaryDirectory(prefix="standby-demo-") as folder, server(Path(folder)) as url:
-        tell(Anthropic(base_url=url, api_key="none-needed-on-loopback"))
+        tell(report.connect(url))
     return 0
 
 
@@ -100,23 +101,24 @@ def bad_request(row: report.Row, model: str) -> Request:
 
 
 def watch(client: Anthropic, batch: MessageBatch, model: str) -> MessageBatch:
-    """Show progress while polling, and ask a live question as soon as the batch is a quarter done."""
+    """Say how far the batch is while polling, and ask a live question once a quarter of it is done."""
     total = batch.request_counts.processing  # nothing has run yet
-    asked = threading.Event()
-    live = threading.Thread(target=lambda: say_live(client, model), daemon=True)
-    columns = (TextColumn("running  "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=total)
+    start = time.monotonic()
+    live = threading.Thread(target=say_live, args=(client, model), daemon=True)
+    said = 0
 
-        def on_progress(now: MessageBatch) -> None:
-            done = total - now.request_counts.processing
-            progress.update(bar, completed=done)
-            if done >= total // 4 and not asked.is_set():
-                asked.set()
-                live.start()
+    def on_progress(now: MessageBatch) -> None:
+        nonlocal said
+        done = total - now.request_counts.processing
+        if done >= said + total // STEPS or (done > said and done == total):
+            said = done
+            console.print(f"progress  {done} of {total} after {time.monotonic() - start:.1f} s")
+        if done >= total // 4 and live.ident is None:
+            live.start()
 
-        batch = report.wait(client, batch, on_progress)
-    live.join()
+    batch = report.wait(client, batch, on_progress)
+    if live.ident is not None:
+        live.join()
     return batch
 
 

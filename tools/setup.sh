@@ -5,6 +5,7 @@ venv=$1
 python=${PYTHON:-python3}
 
 need() { # need PACKAGE WHY: install a Debian package if we may, else say what to do
+    export DEBIAN_FRONTEND=noninteractive
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "setup: $2; installing $1" >&2
         apt-get install -qq -y "$1" >/dev/null 2>&1 || { apt-get update -qq && apt-get install -qq -y "$1" >/dev/null; }
