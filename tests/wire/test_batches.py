@@ -30,7 +30,7 @@ from standby.wire.batches import (
     succeeded_row,
     timestamp,
 )
-from standby.wire.errors import error_body, error_row, of_engine
+from standby.wire.errors import error_body, error_row
 from standby.wire.messages import CacheCreation, Message, Usage, encode_message, tokens_of
 from standby.wire.models import FEATURES, encode_model, encode_models, model_object
 from tests.wire.strategies import messages
@@ -137,14 +137,6 @@ def test_a_row_has_one_of_nine_error_types(error: ApiError | EngineError, type_:
     row = read(MessageBatchIndividualResponse, error_row("a", error))
     assert row.result.error.error.type == type_
     assert type_ in ROW_TYPES
-
-
-@pytest.mark.parametrize("failure", list(Failure))
-def test_every_failure_of_an_engine_is_an_answer_to_a_live_client(failure: Failure) -> None:
-    """Retriable failures get a status that SDKs retry; others do not."""
-    error = of_engine(EngineError(failure, "x", retry_after_s=0.2))
-    assert (error.status >= 500) is failure.retriable
-    assert error.headers == {"retry-after": "1"}
 
 
 def test_a_batch_is_what_the_sdk_reads() -> None:
