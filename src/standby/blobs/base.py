@@ -36,7 +36,7 @@ class Spool(Protocol):
         """Where it lies; nobody else reads it before it is adopted."""
         ...
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | bytearray) -> None:
         """Append; `BlobError` if the disk does not take it."""
         ...
 

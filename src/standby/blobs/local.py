@@ -35,7 +35,7 @@ class LocalSpool:
         """The body so far."""
         return self._folder / "items"
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes | bytearray) -> None:
         """Append off the event loop: a full page cache makes writes wait."""
         assert self._fd is not None
         await asyncio.to_thread(_write_all, self._fd, data)
@@ -174,7 +174,7 @@ class LocalBlobs:
         door("blobs.erase.done")
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | bytearray) -> None:
     with _as_blob_error("write"):
         view = memoryview(data)
         while view:

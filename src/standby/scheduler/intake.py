@@ -136,7 +136,7 @@ class Upload:
     async def _flush(self) -> None:
         if not self._held:
             return
-        data, self._held = bytes(self._held), bytearray()
+        data, self._held = self._held, bytearray()
         if self._spool is None:
             self._spool = await self._intake.blobs.spool()
         self._size += len(data)

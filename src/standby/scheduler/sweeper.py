@@ -12,6 +12,9 @@ from standby.scheduler.meters import Meters
 from standby.scheduler.sealing import seal
 from standby.store.base import Store
 
+TIDY_US = SECOND
+"""Archiving and erasing can wait this long; ending a batch cannot."""
+
 log = structlog.get_logger("standby.sweeper")
 
 
@@ -25,13 +28,15 @@ class Sweeper:
         self._settings = settings
         self._clock = clock
         self._meters = meters
+        self._tidied_us = 0
 
     async def run_once(self) -> Sweep:
         """One pass over everything that is due now."""
-        sealed = await self._seal()
-        archived = await self._store.archive_due(
-            now_us=self._clock(), retention_us=int(self._settings.retention_s * SECOND)
-        )
+        sealed, now_us = await self._seal(), self._clock()
+        if abs(now_us - self._tidied_us) < TIDY_US:
+            return Sweep(sealed=sealed)
+        self._tidied_us = now_us
+        archived = await self._store.archive_due(now_us=now_us, retention_us=int(self._settings.retention_s * SECOND))
         for batch_id in archived:
             log.info("batch archived", batch=batch_id)
         return Sweep(sealed=sealed, archived=len(archived), erased=await self._erase())
