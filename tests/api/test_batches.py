@@ -279,6 +279,22 @@ async def test_ended_comes_with_everything(world: World, client: Client) -> None
     assert after["results_url"] == f"http://localhost:8378{BATCHES}/{batch_id}/results"
 
 
+async def test_errored_rows_are_nested_twice(world: World, client: Client) -> None:
+    """A batch of failed items has ended too; its rows hold whole error objects, `request_id` included (item 8)."""
+    batch_id = (await client.post(BATCHES, create_body(2))).ok()["id"]
+    await world.end(batch_id)
+
+    batch = (await client.get(f"{BATCHES}/{batch_id}")).ok()
+    rows = [json.loads(line) for line in (await client.get(batch["results_url"].split("8378")[1])).body.splitlines()]
+
+    assert (batch["processing_status"], batch["request_counts"]["errored"]) == ("ended", 2)
+    for row in rows:
+        assert row["result"]["type"] == "errored"
+        assert set(row["result"]["error"]) == {"type", "error", "request_id"}
+        assert row["result"]["error"]["type"] == "error"
+        assert row["result"]["error"]["error"]["type"] == "api_error"
+
+
 async def test_counts_at_end(world: World) -> None:
     """With `counts = "at_end"` all items stay in processing until the batch has ended."""
     world.settings = load_settings(environ={}, flags={"store.data": str(world.folder), "batch.counts": "at_end"})

@@ -117,12 +117,18 @@ class Scripted:
         """The same as events."""
         self.seen.append(params)
         self.begun.set()
-        for number, event in enumerate(events_of(self._message(), piece=3)):
-            if self.fault is not None and number >= self.events_before_fault:
-                raise self.fault
-            if self.hangs_after is not None and number >= self.hangs_after:
-                await self._hang()
-            yield event
+        is_whole = False
+        try:
+            for number, event in enumerate(events_of(self._message(), piece=3)):
+                if self.fault is not None and number >= self.events_before_fault:
+                    raise self.fault
+                if self.hangs_after is not None and number >= self.hangs_after:
+                    await self._hang()
+                yield event
+            is_whole = True
+        finally:
+            if not is_whole:
+                self.stopped.set()
 
     async def count_tokens(self, params: CountParams) -> int:
         """Any number that depends on the prompt."""

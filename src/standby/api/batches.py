@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from standby.api.bodies import Body, check_length, encoding_of
+from standby.api.bodies import check_length, encoding_of, pieces_of
 from standby.api.call import Caller, call_of
 from standby.api.deps import Deps, Phase, Upload
 from standby.api.limits import Limits
@@ -42,13 +42,9 @@ class Batches:
         """Hand the body on as it arrives; answer once the batch is durable."""
         await self._limits.check_queue(caller.workspace_id)
         check_awake(self._deps)
-        body = Body(request.receive)
+        check_length(request, self._deps.settings.batch.max_body_mb * 2**20)
         try:
-            check_length(request, self._deps.settings.batch.max_body_mb * 2**20)
-            created = await self._take(request, caller, body)
-        except ApiError:
-            await body.discard()
-            raise
+            created = await self._take(request, caller)
         except Conflict:
             raise invalid("idempotency-key: was used before with another body") from None
         call_of(request.scope).is_stored = True
@@ -102,7 +98,7 @@ class Batches:
             raise ApiError(404, "not_found_error", f"Message Batch {batch.id} has no available results.")
         return await results_reply(request, segments, self._deps.blobs)
 
-    async def _take(self, request: Request, caller: Caller, body: Body) -> Created:
+    async def _take(self, request: Request, caller: Caller) -> Created:
         upload = self._deps.intake.begin(
             principal=caller.principal,
             rules=caller.rules,
@@ -111,7 +107,7 @@ class Batches:
             is_sdk_retry=_is_sdk_retry(request),
         )
         try:
-            return await _fill(upload, body)
+            return await _fill(upload, request)
         except BaseException:
             await upload.abort()
             raise
@@ -184,8 +180,8 @@ def limit_of(request: Request) -> int:
     return int(text)
 
 
-async def _fill(upload: Upload, body: Body) -> Created:
-    async for piece in body:
+async def _fill(upload: Upload, request: Request) -> Created:
+    async for piece in pieces_of(request.receive):
         await upload.write(piece)
     return await upload.finish()
 

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from standby.api.auth import Keyring
+from standby.api.bodies import Incoming
 from standby.api.call import Call, attach
 from standby.api.faults import answer_to, describe, is_foreseen
 from standby.api.metrics import Metrics
@@ -47,17 +48,18 @@ class Front:
         call = Call(request_id=random_id("req"))
         attach(scope, call)
         answer = _Answer(send, call, organization=await self._organization(), is_head=scope["method"] == "HEAD")
+        incoming = Incoming(receive, is_asked_for=b"expect" in dict(scope["headers"]))
         began = time.perf_counter()
         try:
-            await self._app(scope, receive, answer)
+            await self._app(scope, incoming, answer)
         except ClientDisconnect:
             answer.status = CLIENT_LEFT
         except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer it understands
-            await self._fail(error, call, answer, scope, receive)
+            await self._fail(error, call, answer, scope, incoming)
         finally:
             self._note(scope, call, answer, time.perf_counter() - began)
 
-    async def _fail(self, error: Exception, call: Call, answer: _Answer, scope: Scope, receive: Receive) -> None:
+    async def _fail(self, error: Exception, call: Call, answer: _Answer, scope: Scope, incoming: Incoming) -> None:
         fault = answer_to(error)
         if fault.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             write = log.warning if is_foreseen(error) else log.error
@@ -68,7 +70,8 @@ class Front:
             return
         if call.is_stored and fault.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             fault.headers["x-should-retry"] = "false"
-        await error_reply(fault, call.request_id)(scope, receive, answer)
+        await incoming.discard()
+        await error_reply(fault, call.request_id)(scope, incoming, answer)
 
     async def _organization(self) -> str | None:
         try:
@@ -78,12 +81,13 @@ class Front:
 
     def _note(self, scope: Scope, call: Call, answer: _Answer, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-        self._metrics.count_request(route=call.route, method=method, status=answer.status, seconds=seconds)
+        status = answer.status or CLIENT_LEFT  # cancelled from outside, before anything was sent
+        self._metrics.count_request(route=call.route, method=method, status=status, seconds=seconds)
         log.info(
             "request",
             method=method,
             route=call.route,
-            status=answer.status,
+            status=status,
             ms=round(seconds * 1000, 2),
             bytes=answer.sent,
             request_id=call.request_id,
