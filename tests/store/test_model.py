@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
-    consumes,
     initialize,
     invariant,
+    multiple,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -35,10 +36,12 @@ from tests.store.conftest import STORES
 
 T = TypeVar("T")
 LEASE_US = 30 * SECOND
-WINDOW_US = 300 * SECOND
+WINDOW_US = 500 * SECOND
 RETENTION_US = 900 * SECOND
 GRACE_US = 20 * SECOND
 HOLDERS = ("a", "b")
+SIZES = st.lists(st.integers(1, 3), min_size=1, max_size=3)
+SELDOM = st.integers(0, 4).map(lambda n: (n + 3) % 5)
 
 
 @dataclass
@@ -126,11 +129,12 @@ class Walk(RuleBasedStateMachine):
         """Run one verb to its end."""
         return self.loop.run_until_complete(verb)
 
-    @initialize()
-    def open(self) -> None:
-        """Find the workspace."""
+    @initialize(target=batches, sizes=SIZES)
+    def open(self, sizes: list[int]) -> BatchId:
+        """Begin with one batch, so that there is something to do."""
         self.run(self.store.open())
         self.workspace_id = self.run(self.store.list_workspaces())[0].id
+        return self.create(sizes)
 
     def teardown(self) -> None:
         """Check the file once more and remove it."""
@@ -142,7 +146,12 @@ class Walk(RuleBasedStateMachine):
             self.loop.close()
             shutil.rmtree(self.folder)
 
-    @rule(target=batches, sizes=st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    @precondition(lambda self: sum(batch.state is not BatchState.ENDED for batch in self.model.values()) < 2)
+    @rule(target=batches, sizes=SIZES)
+    def create_another(self, sizes: list[int]) -> BatchId:
+        """One more batch; few at a time, so that walks go deep."""
+        return self.create(sizes)
+
     def create(self, sizes: list[int]) -> BatchId:
         """A create with the window of this model."""
         new = new_batch(self.workspace_id, sizes, now_us=self.now_us + next(self.serial) * 1000)
@@ -154,13 +163,13 @@ class Walk(RuleBasedStateMachine):
         self.model[new.id] = ModelBatch(size=new.size, created_us=created_us, runs=runs)
         return new.id
 
-    @rule(seconds=st.sampled_from([1, 10, 29, 30, 31, 299, 300, 600]))
+    @rule(seconds=st.sampled_from([30, 10, 20, 29, 1, 30, 31, 470, 500]))
     def wait(self, seconds: int) -> None:
         """Time passes: leases run out, batches expire."""
         self.now_us += seconds * SECOND
 
     @rule(target=leases, batch_id=batches, holder=st.sampled_from(HOLDERS))
-    def lease(self, batch_id: BatchId, holder: str) -> LeasedRun | None:
+    def lease(self, batch_id: BatchId, holder: str) -> LeasedRun | MultipleResults[LeasedRun]:
         """I6: a lease takes the first free run with the next epoch, and tells what is finished."""
         batch = self.model.get(batch_id)
         number = batch.free_run(self.now_us) if batch and batch.is_working(self.now_us) else None
@@ -168,7 +177,7 @@ class Walk(RuleBasedStateMachine):
         got = self.run(self.store.lease_run(batch_id, holder=holder, now_us=self.now_us, until_us=until_us))
         if batch is None or number is None:
             assert got is None
-            return None
+            return multiple()
         run = batch.runs[number]
         run.move(RunState.LEASED)
         run.epoch, run.holder, run.until_us = run.epoch + 1, holder, until_us
@@ -180,10 +189,8 @@ class Walk(RuleBasedStateMachine):
     @rule(
         held=leases, share=st.integers(0, 3), is_last=st.booleans(), outcome=st.sampled_from(["succeeded", "errored"])
     )
-    def commit(self, held: LeasedRun | None, share: int, is_last: bool, outcome: str) -> None:  # noqa: FBT001
+    def commit(self, held: LeasedRun, share: int, is_last: bool, outcome: str) -> None:  # noqa: FBT001
         """I6: a commit counts if and only if its epoch is the run's and its start is the segment's length."""
-        if held is None:
-            return
         batch = self.model.get(held.batch_id)
         done = set(batch.results) if batch else set()
         left = [item for item in range(held.first, held.first + held.count) if item not in done]
@@ -199,12 +206,35 @@ class Walk(RuleBasedStateMachine):
             if is_last:
                 run.move(RunState.DONE)
 
+    @rule(
+        target=leases,
+        batch_id=batches,
+        holder=st.sampled_from(HOLDERS),
+        share=st.integers(0, 3),
+        is_last=st.booleans(),
+        overdue=st.sampled_from([0, LEASE_US, LEASE_US - 1]),
+    )
+    def work(
+        self,
+        batch_id: BatchId,
+        holder: str,
+        share: int,
+        is_last: bool,  # noqa: FBT001
+        overdue: int,
+    ) -> LeasedRun | MultipleResults[LeasedRun]:
+        """What workers do most: lease, commit something, and let time pass; the lease stays known for late commits."""
+        held = self.lease(batch_id, holder)
+        if not isinstance(held, LeasedRun):
+            return held
+        self.commit(held, share, is_last, "succeeded")
+        self.now_us += overdue
+        return held
+
     @rule(held=leases, start=st.integers(0, 40).filter(lambda n: n % 10))
-    def commit_elsewhere(self, held: LeasedRun | None, start: int) -> None:
+    def commit_elsewhere(self, held: LeasedRun, start: int) -> None:
         """A commit that does not begin where the segment ends never counts."""
-        if held is not None:
-            wanted = commit(held, [held.first], start=start)
-            assert self.run(self.store.commit_segments([wanted], now_us=self.now_us)) == [False]
+        wanted = commit(held, [held.first], start=start)
+        assert self.run(self.store.commit_segments([wanted], now_us=self.now_us)) == [False]
 
     @rule(holder=st.sampled_from([*HOLDERS, None]))
     def release(self, holder: str | None) -> None:
@@ -228,10 +258,12 @@ class Walk(RuleBasedStateMachine):
         for batch_id, number in held:
             self.model[batch_id].runs[number].until_us = until_us
 
-    @rule(batch_id=batches)
-    def cancel(self, batch_id: BatchId) -> None:
+    @rule(batch_id=batches, patience=SELDOM)
+    def cancel(self, batch_id: BatchId, patience: int) -> None:
         """Only a visible batch that has not ended can be canceled."""
         batch = self._visible(batch_id)
+        if batch is not None and patience:
+            return
         if batch is None or batch.state is BatchState.ENDED:
             with pytest.raises(NotFound if batch is None else Conflict):
                 self.run(self.store.cancel_batch(self.workspace_id, batch_id, now_us=self.now_us))
@@ -241,7 +273,12 @@ class Walk(RuleBasedStateMachine):
             self._move(batch, BatchState.CANCELING)
             batch.canceled_us = self.now_us
 
-    @rule(batch_id=batches)
+    @rule(batch_id=batches, patience=SELDOM)
+    def close_at_once(self, batch_id: BatchId, patience: int) -> None:
+        """Sometimes the runs of a batch are closed although it is not its time."""
+        if not patience:
+            self.close_runs(batch_id)
+
     def close_runs(self, batch_id: BatchId) -> None:
         """Closing fences everybody off."""
         batch = self.model.get(batch_id)
@@ -251,11 +288,13 @@ class Walk(RuleBasedStateMachine):
             for run in batch.runs:
                 run.state, run.epoch = RunState.DONE, run.epoch + 1
 
-    @rule(batch_id=batches, outcome=st.sampled_from(["canceled", "expired"]))
-    def seal(self, batch_id: BatchId, outcome: str) -> None:
-        """The sweeper's two steps: close, then seal what is missing."""
-        self.close_runs(batch_id)
+    @rule(batch_id=batches, outcome=st.sampled_from(["canceled", "expired"]), patience=SELDOM)
+    def seal(self, batch_id: BatchId, outcome: str, patience: int) -> None:
+        """The sweeper's two steps, close and seal what is missing; seldom before their time."""
         batch = self.model.get(batch_id)
+        if batch is not None and patience and not batch.is_closing(self.now_us):
+            return
+        self.close_runs(batch_id)
         missing = [item for item in range(batch.size) if item not in batch.results] if batch else []
         seal = Seal(
             batch_id=batch_id,
@@ -308,10 +347,6 @@ class Walk(RuleBasedStateMachine):
             del self.model[batch_id]
         else:
             self.model[batch_id].runs = []
-
-    @rule(batch_id=consumes(batches))
-    def forget(self, batch_id: BatchId) -> None:
-        """Leave a batch alone from now on, so that walks reach many shapes."""
 
     @invariant()
     def batches_agree(self) -> None:
@@ -369,5 +404,5 @@ class Walk(RuleBasedStateMachine):
 def test_a_store_does_what_the_model_says(kind: str) -> None:
     """No walk of creates, leases, commits, cancels, seals, deletes and archives leaves the reference model."""
     walk = type("Walk", (Walk,), {"kind": kind})
-    quiet = settings(max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+    quiet = settings(max_examples=40, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(walk, settings=quiet)

@@ -32,6 +32,8 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StoreError(in_words(error, path)) from error
+    except ValueError as error:  # text that is no UTF-8, a state that does not exist: bits that flipped on the disk
+        raise StoreError(ADVICE[sqlite3.SQLITE_CORRUPT].format(path=path)) from error
 
 
 def in_words(error: sqlite3.Error, path: Path) -> str:
