@@ -111,9 +111,10 @@ class Upload:
 
     async def write(self, chunk: bytes) -> None:
         """Take bytes as they come from the socket; raises `ApiError` when there are too many or they do not inflate."""
-        self._held += self._inflate.feed(chunk)
-        if len(self._held) >= PIECE:
-            await self._flush()
+        for part in self._inflate.pieces(chunk):
+            self._held += part
+            if len(self._held) >= PIECE:
+                await self._flush()
 
     async def finish(self) -> Created:
         """Accept the batch durably, or raise `ApiError`, `BlobError` or `StoreError` and leave no trace."""
