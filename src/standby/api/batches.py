@@ -95,8 +95,13 @@ class Batches:
         batch = await find_batch(self._deps, request, caller)
         segments = await self._deps.store.manifest(batch.id) if has_results(batch) else []
         if not segments:
-            raise ApiError(404, "not_found_error", f"Message Batch {batch.id} has no available results.")
-        return await results_reply(request, segments, self._deps.blobs)
+            raise no_results(batch.id)
+        try:
+            return await results_reply(request, segments, self._deps.blobs)
+        except BlobError:
+            if has_results(await find_batch(self._deps, request, caller)):
+                raise
+            raise no_results(batch.id) from None  # archived since the first look; a deleted one is a 404 above
 
     async def _take(self, request: Request, caller: Caller) -> Created:
         upload = self._deps.intake.begin(
@@ -147,6 +152,11 @@ def batch_id_of(request: Request) -> BatchId:
     if not is_id("msgbatch", text):
         raise unknown_batch(text)
     return BatchId(text)
+
+
+def no_results(batch_id: str) -> ApiError:
+    """404 with the contract's wording (2.7)."""
+    return ApiError(404, "not_found_error", f"Message Batch {batch_id} has no available results.")
 
 
 def unknown_batch(batch_id: str) -> ApiError:
