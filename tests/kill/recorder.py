@@ -84,6 +84,8 @@ class Recorder:
             await asyncio.sleep(self.seconds * self._dice.uniform(0.5, 1.5))
             answer = await _answer(request, body, f"done {token}/{custom_id}")
             is_answered = True
+        except ConnectionResetError:
+            answer = web.Response()  # nobody is there to read it
         finally:
             self.working -= 1
             if custom_id:

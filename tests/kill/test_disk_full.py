@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fuzz.trace import assert_nothing_left, trace
-from tests.harness import Answer, ServerProcess, call, doctor, item, message, wait_until
+from tests.harness import PROGRAM, Answer, ServerProcess, call, doctor, item, message, wait_until
 from tests.history import Bounds, History
 from tests.kill.recorder import Recorder, ask
 from tests.kill.test_kill9 import finish, progress
@@ -21,6 +20,7 @@ from tests.kill.witness import BATCHES, Witness
 pytestmark = pytest.mark.kill
 MB = 1 << 20
 ROOM = 24 * MB
+DESCRIPTORS = 96
 SETTINGS = {"engine": {"slots": 10}, "worker": {"window": 8}}
 
 
@@ -147,9 +147,14 @@ def stuck(history: History) -> None:
     wait_until(is_quiet, 60, "work went on although nothing can be committed", every=0.1)
 
 
+def descriptors(server: ServerProcess) -> int:
+    """Count the open descriptors of the server."""
+    return sum(1 for _ in Path(f"/proc/{server.pid}/fd").iterdir())
+
+
 def test_few_descriptors(tmp_path: Path) -> None:
     """With hardly a descriptor left nothing accepted is lost, and with some free again everything works."""
-    limited = ("/bin/sh", "-c", 'ulimit -n 96; exec "$0" "$@"', sys.executable, "-m", "standby")
+    limited = ("/bin/sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" "$@"', *PROGRAM)
     history = History()
     with (
         Recorder(history, seconds=0.05) as engine,
@@ -159,6 +164,7 @@ def test_few_descriptors(tmp_path: Path) -> None:
         made = seen.create("one", [ask("one", f"i{n}") for n in range(200)])["id"]
         progress(seen, made)
         idle = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(150)]
+        wait_until(lambda: descriptors(server) >= DESCRIPTORS, 30, "there are descriptors left")
         seen.create("two", [ask("two", f"j{n}") for n in range(20)])
         for connection in idle:
             connection.close()
