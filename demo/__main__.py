@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from anthropic.types.messages import MessageBatch
     from anthropic.types.messages.batch_create_params import Request
 
-READY_S = 120
+READY_S = 300
 STOP_S = 60
 STEPS = 8
 PIPE_WIDTH = 120

@@ -18,7 +18,6 @@ from standby import errors
 from standby.api import app, faults
 from standby.cli import standby as command
 from standby.config import OTHER_VARIABLES, known_keys
-from standby.wire.errors import STATUS_OF
 from tools.write_docs import families, name_of, walk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,10 +74,28 @@ def test_variable_is_documented(variable: str) -> None:
     assert variable in read("reference/settings.md")
 
 
-@pytest.mark.parametrize("type_", sorted(STATUS_OF))
-def test_error_type_is_documented(type_: str) -> None:
-    """Each type of error stands in the reference together with its status."""
-    assert re.search(rf"^\| {STATUS_OF[type_]} \| `{type_}` \|", read("reference/errors.md"), re.MULTILINE)
+def answers() -> list[tuple[int, str]]:
+    """Collect the status and type of every `ApiError` that the code raises."""
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / "src").rglob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    made = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in {"ApiError", "InvalidParams"}]
+    literal = [[one.value for one in call.args[:2] if isinstance(one, ast.Constant)] for call in made]
+    return sorted(
+        (pair[0], pair[1])
+        for pair in {tuple(values) for values in literal if len(values) == 2}
+        if isinstance(pair[0], int) and isinstance(pair[1], str)
+    )
+
+
+def test_answers_are_found() -> None:
+    """The list that the next test walks over is not empty by mistake."""
+    assert {(401, "authentication_error"), (404, "not_found_error"), (413, "request_too_large")} <= set(answers())
+
+
+@pytest.mark.parametrize(("status", "type_"), answers())
+def test_error_is_documented(status: int, type_: str) -> None:
+    """Each error that a client can meet stands in the reference."""
+    assert re.search(rf"^\| {status} \| `{type_}` \|", read("reference/errors.md"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("failure", errors.Failure, ids=lambda failure: failure.label)
