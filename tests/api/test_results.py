@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 
 from standby.api.ranges import Span, Unsatisfiable, is_range_valid, is_unchanged, parse_range
+from standby.blobs.local import LocalBlobs
 from standby.records import BatchId
 from tests.api.client import Client, Leaving
 from tests.api.world import World, create_body
@@ -208,6 +210,26 @@ async def test_missing_segment_is_a_clean_500(world: World, client: Client) -> N
     (world.folder / "batches" / (await world.store.manifest(BatchId(batch_id)))[0].key).unlink()
 
     (await client.get(url(batch_id))).error(500, "api_error")
+
+
+@pytest.mark.parametrize("path", ["/v1/messages/batches/{}/results", "/standby/v1/batches/{}/results"])
+async def test_delete_wins_over_a_download_that_opens(world: World, client: Client, path: str) -> None:
+    """A batch that is deleted between the look at its manifest and the first byte is 404, not 500."""
+    batch_id = BatchId(await world.ended(client))
+
+    class Racing(LocalBlobs):
+        async def stream(self, key: str, *, start: int, end: int) -> AsyncIterator[bytes]:
+            await client.send("DELETE", f"{BATCHES}/{batch_id}")
+            async for piece in super().stream(key, start=start, end=end):
+                yield piece
+
+    racing = Racing(world.folder)
+    await racing.open()
+    world.changes["blobs"] = racing
+
+    answer = await world.client().get(path.format(batch_id))
+
+    assert answer.error(404, "not_found_error") == f"Message Batch {batch_id} not found."
 
 
 async def test_client_that_leaves_stops_the_reading(world: World, client: Client) -> None:

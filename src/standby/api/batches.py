@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import structlog
 from starlette.requests import Request
@@ -18,7 +19,7 @@ from standby.api.replies import json_reply
 from standby.api.results import results_reply
 from standby.errors import ApiError, BlobError, Conflict, NotFound, StoreError, invalid
 from standby.ids import is_id
-from standby.records import Batch, BatchId, Created
+from standby.records import Batch, BatchId, Created, Segment
 from standby.states import BatchState
 from standby.wire.batches import encode_batch, encode_deleted, encode_page
 
@@ -96,12 +97,7 @@ class Batches:
         segments = await self._deps.store.manifest(batch.id) if has_results(batch) else []
         if not segments:
             raise no_results(batch.id)
-        try:
-            return await results_reply(request, segments, self._deps.blobs)
-        except BlobError:
-            if has_results(await find_batch(self._deps, request, caller)):
-                raise
-            raise no_results(batch.id) from None  # archived since the first look; a deleted one is a 404 above
+        return await download(self._deps, request, caller, segments)
 
     async def _take(self, request: Request, caller: Caller) -> Created:
         upload = self._deps.intake.begin(
@@ -144,6 +140,17 @@ async def find_batch(deps: Deps, request: Request, caller: Caller) -> Batch:
         return await deps.store.get_batch(caller.workspace_id, batch_id)
     except NotFound:
         raise unknown_batch(batch_id) from None
+
+
+async def download(deps: Deps, request: Request, caller: Caller, segments: Sequence[Segment]) -> ASGIApp:
+    """Answer with these segments; 404 if the batch was deleted or archived since they were listed."""
+    try:
+        return await results_reply(request, segments, deps.blobs)
+    except BlobError:
+        batch = await find_batch(deps, request, caller)
+        if batch.archived_us is None:
+            raise
+        raise no_results(batch.id) from None
 
 
 def batch_id_of(request: Request) -> BatchId:

@@ -10,12 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from standby.api.batches import find_batch
+from standby.api.batches import download, find_batch, no_results
 from standby.api.call import Caller
 from standby.api.deps import Deps
 from standby.api.replies import json_reply
-from standby.api.results import results_reply
-from standby.errors import ApiError
 from standby.records import SECOND, Batch
 from standby.wire.batches import timestamp
 
@@ -37,8 +35,8 @@ class Extensions:
         """Stream the results that exist by now; none yet is an empty body."""
         batch = await find_batch(self._deps, request, caller)
         if batch.archived_us is not None:
-            raise ApiError(404, "not_found_error", f"Message Batch {batch.id} has no available results.")
-        return await results_reply(request, await self._deps.store.manifest(batch.id), self._deps.blobs)
+            raise no_results(batch.id)
+        return await download(self._deps, request, caller, await self._deps.store.manifest(batch.id))
 
 
 def progress_of(batch: Batch, *, tokens: dict[str, int], now_us: int) -> dict[str, Any]:
