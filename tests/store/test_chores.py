@@ -244,6 +244,7 @@ async def test_an_archived_batch_can_be_deleted_and_erased_again(store: Store) -
     await store.delete_batch(old.workspace_id, old.id)
 
     assert await store.erasures() == [old.id]
+    assert await store.check() == []
     await store.finish_erasure(old.id)
     with pytest.raises(NotFound):
         await store.get_batch(old.workspace_id, old.id)

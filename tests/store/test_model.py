@@ -198,7 +198,7 @@ class Walk(RuleBasedStateMachine):
         start = batch.lengths[held.number, held.epoch] if batch else 0
         wanted = commit(held, items, start=start, is_last=is_last, counts=Counts(**{outcome: len(items)}))
         (counted,) = self.run(self.store.commit_segments([wanted], now_us=self.now_us))
-        run = batch.runs[held.number] if batch else None
+        run = batch.runs[held.number] if batch and batch.runs else None
         assert counted is (run is not None and run.state is not RunState.DONE and run.epoch == held.epoch)
         if counted and batch and run:
             batch.results |= dict.fromkeys(items, outcome)

@@ -400,7 +400,7 @@ DAMAGE = {
     "results for": "DELETE FROM segments WHERE run = 1",
     "the ledger has": "DELETE FROM ledger WHERE run = 0",
     "although the batch has ended": "UPDATE runs SET state = 'pending' WHERE number = 1",
-    "its runs hold": "DELETE FROM runs WHERE batch_id = (SELECT max(id) FROM batches)",
+    "its runs hold": "DELETE FROM runs WHERE batch_id = (SELECT id FROM batches WHERE state <> 'ended')",
     "missing row": "DELETE FROM workspaces",
 }
 

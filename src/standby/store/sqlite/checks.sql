@@ -26,13 +26,12 @@ LEFT JOIN (
 WHERE settled <> coalesce(e.entered, 0);
 
 -- name: batches_with_manifest
+-- (erasure takes the manifest of an archived or deleted batch together with its runs)
 SELECT id, state, size, succeeded + errored + canceled + expired AS settled
 FROM counted_batches AS c
 WHERE state <> 'ended'
-   OR (
-       (archived_us IS NULL AND is_deleted = 0)
-       OR EXISTS (SELECT 1 FROM erasures AS e WHERE e.batch_id = c.id)
-   )
+   OR (archived_us IS NULL AND is_deleted = 0)
+   OR EXISTS (SELECT 1 FROM runs AS r WHERE r.batch_id = c.id)
 ORDER BY id;
 
 -- name: records_of_batch
