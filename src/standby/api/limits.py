@@ -78,13 +78,12 @@ def too_many_requests(pool: Pool, verdict: Verdict) -> ApiError:
     )
 
 
-def queue_full(*, current: int, adding: int | None, maximum: int) -> ApiError:
+def queue_full(*, current: int, maximum: int) -> ApiError:
     """429 that names the limit, the current number and the maximum."""
-    extra = "" if adding is None else f", and this batch has {adding}"
     return ApiError(
         429,
         "rate_limit_error",
-        f"Limit on enqueued batch items: {current} are waiting{extra}, and the maximum is {maximum}. "
+        f"Limit on enqueued batch items: {current} are waiting, and the maximum is {maximum}. "
         "Wait until some of them have a result.",
         headers={"retry-after": str(QUEUE_RETRY_S)},
     )
@@ -113,13 +112,16 @@ class Limits:
             raise too_many_requests(pool, verdict)
 
     async def check_queue(self, workspace_id: WorkspaceId) -> None:
-        """Refuse a create while the queue of the workspace is full."""
+        """Refuse a create while the queue of the workspace is full.
+
+        A batch that begins below the maximum is taken whole, so one batch may overshoot.
+        """
         maximum = self._settings.enqueued_items
         if not maximum:
             return
         current = await self._store.enqueued_items(workspace_id)
         if current >= maximum:
-            raise queue_full(current=current, adding=None, maximum=maximum)
+            raise queue_full(current=current, maximum=maximum)
 
     def _per_minute(self, pool: Pool) -> int:
         if pool is Pool.BATCH:
