@@ -59,6 +59,8 @@ from standby.wire.stops import StopFinder
 T = TypeVar("T")
 CONNECT_S = 10.0
 PROBE_S = 2.0
+IDLE_S = 2.0
+"""How long an idle connection is kept: less than the 5 s after which engines close theirs."""
 DEFAULT_SLOTS = 8
 OVERLOADED = frozenset({429, 503, 529})
 SLOW = frozenset({408, 504})
@@ -189,7 +191,9 @@ class Chat:
             raise EngineError(Failure.UNREACHABLE, "the engine is closed")
         if self._session is None:
             connector: aiohttp.BaseConnector = (
-                aiohttp.UnixConnector(self._uds, limit=0) if self._uds else aiohttp.TCPConnector(limit=0)
+                aiohttp.UnixConnector(self._uds, limit=0, keepalive_timeout=IDLE_S)
+                if self._uds
+                else aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
             )
             key = self._settings.api_key
             self._session = aiohttp.ClientSession(
@@ -230,7 +234,7 @@ class Chat:
         data = None if body is None else msgspec.json.encode(body)
         headers = {} if data is None else {"content-type": "application/json"}
         try:
-            async with self._open().request(method, f"{self._base}{path}", data=data, headers=headers) as response:
+            async with await self._send(method, f"{self._base}{path}", data, headers) as response:
                 if response.status >= 400:
                     raise _refusal(response.status, response.headers, await response.content.read(65536), self._dialect)
                 yield response
@@ -239,6 +243,18 @@ class Chat:
             raise EngineError(Failure.UNREACHABLE, f"the engine cannot be reached ({type(error).__name__})") from None
         except (aiohttp.ClientError, ConnectionError, ValueError) as error:
             raise EngineError(Failure.BROKEN, f"the engine broke off ({type(error).__name__})") from None
+
+    async def _send(
+        self, method: str, url: str, data: bytes | None, headers: dict[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Send; once more if an idle connection turns out to be closed by the other side."""
+        session = self._open()
+        try:
+            return await session.request(method, url, data=data, headers=headers)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            return await session.request(method, url, data=data, headers=headers)
 
     async def _ask(self, path: str, body: Any) -> Any:
         try:
@@ -428,7 +444,8 @@ def _refusal(status: int, headers: Any, body: bytes, dialect: Dialect | None) ->
 
 
 def _misplaced(status: int, error: dict[str, Any]) -> EngineError:
-    if "model" in str(error.get("message", "")).lower() or error.get("code") == "model_not_found":
+    names_model = "model" in str(error.get("message", "")).lower() or error.get("code") == "model_not_found"
+    if status == 404 and names_model:
         return EngineError(Failure.UNKNOWN_MODEL, "the engine does not serve this model")
     return EngineError(Failure.UNREACHABLE, f"the engine does not take our requests ({status}); are URL and key right?")
 

@@ -80,6 +80,7 @@ class Prefixes:
             if self._pinned[key] <= 0:
                 del self._pinned[key]
                 self._free[key] = None
+        self._evict()
 
     def occupy(self, blocks: int) -> None:
         """Say how many blocks are in use that no key stands for (unfinished ends)."""

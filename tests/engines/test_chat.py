@@ -1,0 +1,383 @@
+"""The adapter against scripted engines on a real socket: what each failure becomes, what is sent, what is read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from standby.config import EngineSettings
+from standby.engines.chat import Chat
+from standby.engines.chat_wire import GENERIC, HOST, LLAMACPP, VLLM, Dialect
+from standby.errors import EngineError, Failure, InvalidParams
+from standby.records import Rules
+from standby.wire.messages import CountParams, MessageParams, decode_count_params, decode_params
+from tests.engines.suite import check_order, is_idle, text_of
+
+Answer = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+MODELS = {"data": [{"id": "little-model", "created": 5, "max_model_len": 100}]}
+
+
+class Script:
+    """An engine that answers as the test says and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        """Answer one token."""
+        self.sent: list[dict[str, Any]] = []
+        self.answer: Answer = stream(chunk("Hi"), chunk("", finish="stop"), usage(3, 2))
+        self.models: dict[str, Any] = MODELS
+        self.left = asyncio.Event()
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request."""
+        body = json.loads(await request.read())
+        self.sent.append(body)
+        try:
+            return await self.answer(request, body)
+        except (asyncio.CancelledError, ConnectionError):
+            self.left.set()
+            raise
+
+    async def start(self) -> tuple[web.AppRunner, str]:
+        """Listen."""
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_get("/v1/models", self._list)
+        app.router.add_post("/tokenize", self._tokenize)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/v1/"
+
+    async def _list(self, _: web.Request) -> web.Response:
+        return web.json_response(self.models)
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        turns = json.loads(await request.read())["messages"]
+        return web.json_response({"count": sum(len(turn["content"]) for turn in turns)})
+
+
+def chunk(text: str, *, finish: str | None = None, **more: Any) -> dict[str, Any]:
+    """Make a chunk."""
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish, **more}]}
+
+
+def usage(prompt: int, output: int, cached: int = 0) -> dict[str, Any]:
+    """Make the chunk with the counts."""
+    details = {"cached_tokens": cached}
+    counts = {"prompt_tokens": prompt, "completion_tokens": output, "prompt_tokens_details": details}
+    return {"choices": [], "usage": counts}
+
+
+def stream(*chunks: dict[str, Any], done: bool = True, hang: bool = False) -> Answer:
+    """Answer with these chunks, then end properly, break off, or say nothing more."""
+
+    async def answer(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for one in chunks:
+            await response.write(b"data: " + json.dumps(one).encode() + b"\n\n")
+        if hang:
+            await asyncio.Event().wait()
+        if done:
+            await response.write(b"data: [DONE]\n\n")
+        else:
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
+    return answer
+
+
+def status(code: int, body: Any = None, **headers: str) -> Answer:
+    """Answer with an error."""
+
+    async def answer(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
+        return web.json_response(body or {}, status=code, headers=headers)
+
+    return answer
+
+
+@pytest.fixture
+async def script() -> Script:
+    """Make a scripted engine."""
+    return Script()
+
+
+@pytest.fixture
+async def connect(script: Script) -> AsyncIterator[Callable[..., Awaitable[Chat]]]:
+    """Connect adapters to it."""
+    runner, url = await script.start()
+    made: list[Chat] = []
+
+    async def make(dialect: Dialect | None = None, **settings: Any) -> Chat:
+        engine = Chat(EngineSettings(**settings), base_url=url, dialect=dialect)
+        await engine.start()
+        made.append(engine)
+        return engine
+
+    yield make
+    for engine in made:
+        await engine.close()
+    await runner.cleanup()
+
+
+Connect = Callable[..., Awaitable[Chat]]
+
+
+def ask(text: str = "Hello", **more: Any) -> MessageParams:
+    """Make params."""
+    body = {"model": "little-model", "max_tokens": 10, "messages": [{"role": "user", "content": text}], **more}
+    return decode_params(msgspec.json.encode(body), rules=Rules(), batch=False)
+
+
+def count(text: str = "Hello") -> CountParams:
+    """Make the params of a count."""
+    body = {"model": "little-model", "messages": [{"role": "user", "content": text}]}
+    return decode_count_params(msgspec.json.encode(body), rules=Rules())
+
+
+async def failure(engine: Chat, params: MessageParams | None = None, **more: Any) -> EngineError:
+    """Return how a request fails."""
+    with pytest.raises(EngineError) as caught:
+        await engine.generate(params or ask(), **more)
+    assert is_idle(engine)
+    return caught.value
+
+
+FAILURES = [
+    (status(429, **{"retry-after": "7"}), Failure.OVERLOADED),
+    (status(503), Failure.OVERLOADED),
+    (status(529), Failure.OVERLOADED),
+    (status(500), Failure.BROKEN),
+    (status(504), Failure.TIMEOUT),
+    (status(400, {"error": {"type": "bad_thing"}}), Failure.INVALID),
+    (status(422), Failure.INVALID),
+    (status(404, {"error": {"message": "The model `x` does not exist"}}), Failure.UNKNOWN_MODEL),
+    (status(404), Failure.UNREACHABLE),
+    (status(401), Failure.UNREACHABLE),
+    (stream(chunk("Hi"), done=False), Failure.BROKEN),
+    (stream(chunk("Hi")), Failure.BROKEN),
+    (stream({"error": {"message": "out of memory"}}), Failure.BROKEN),
+    (stream(chunk("", finish="stop"), usage(3, 0)), Failure.EMPTY),
+]
+
+
+@pytest.mark.parametrize(("answer", "kind"), FAILURES)
+async def test_each_failure_is_of_its_kind(script: Script, connect: Connect, answer: Answer, kind: Failure) -> None:
+    """Statuses, broken streams and empty answers become the closed set of failures."""
+    script.answer = answer
+    assert (await failure(await connect())).failure is kind
+
+
+async def test_an_overloaded_engine_says_when_to_come_back(script: Script, connect: Connect) -> None:
+    """`retry-after` is passed on."""
+    script.answer = status(429, **{"retry-after": "7"})
+    assert (await failure(await connect())).retry_after_s == 7
+
+
+async def test_an_engines_words_never_carry_the_prompt(script: Script, connect: Connect) -> None:
+    """An engine that echoes the request in its error is not repeated."""
+    script.answer = status(400, {"error": {"type": "invalid", "message": "bad input: my secret"}})
+    assert "secret" not in (await failure(await connect())).message
+
+
+async def test_a_prompt_that_is_too_long_is_said_in_the_contracts_words(script: Script, connect: Connect) -> None:
+    """llama.cpp tells both numbers."""
+    fault = {"type": "exceed_context_size_error", "n_prompt_tokens": 900, "n_ctx": 512}
+    script.answer = status(400, {"error": fault})
+    found = await failure(await connect())
+    assert (found.failure, found.message) == (Failure.INVALID, "prompt is too long: 900 tokens > 511 maximum")
+
+
+async def test_silence_before_the_first_token_times_out(script: Script, connect: Connect) -> None:
+    """Within the setting, and the connection is closed."""
+    script.answer = stream(hang=True)
+    found = await failure(await connect(first_token_timeout_s=0.1, stall_timeout_s=30.0))
+    assert found.failure is Failure.TIMEOUT
+    await asyncio.wait_for(script.left.wait(), 10)
+
+
+async def test_silence_between_tokens_times_out(script: Script, connect: Connect) -> None:
+    """Within the other setting."""
+    script.answer = stream(chunk("Hi"), hang=True)
+    found = await failure(await connect(first_token_timeout_s=30.0, stall_timeout_s=0.1))
+    assert (found.failure, found.message) == (Failure.TIMEOUT, "the engine stalled between tokens")
+
+
+async def test_closing_the_stream_leaves_the_engine(script: Script, connect: Connect) -> None:
+    """The engine sees its client go."""
+    script.answer = stream(chunk("Hi"), usage(3, 1), hang=True)
+    engine = await connect()
+    events = engine.stream(ask())
+    await anext(events)
+    assert engine.load().live == 1
+    await events.aclose()
+    await asyncio.wait_for(script.left.wait(), 10)
+    assert is_idle(engine)
+
+
+async def test_nobody_there_is_unreachable() -> None:
+    """A port that nobody listens on; the engine says it is not ready."""
+    engine = Chat(EngineSettings(), base_url="http://127.0.0.1:1", dialect=GENERIC)
+    await engine.start()
+    assert not engine.ready()
+    assert (await failure(engine)).failure is Failure.UNREACHABLE
+    await engine.close()
+
+
+async def test_system_turns_and_blocks_are_sent(script: Script, connect: Connect) -> None:
+    """System first, blocks joined, consecutive turns of one role merged."""
+    turns = [
+        {"role": "user", "content": "one"},
+        {"role": "user", "content": [{"type": "text", "text": "two"}, {"type": "text", "text": "three"}]},
+        {"role": "assistant", "content": "four"},
+        {"role": "user", "content": "five"},
+    ]
+    await (await connect()).generate(ask(messages=turns, system=[{"type": "text", "text": "zero"}], temperature=0.5))
+    sent = script.sent[0]
+    assert [(t["role"], t["content"]) for t in sent["messages"]] == [
+        ("system", "zero"),
+        ("user", "one\n\ntwo\n\nthree"),
+        ("assistant", "four"),
+        ("user", "five"),
+    ]
+    assert sent["stream"] is True
+    assert (sent["max_tokens"], sent["temperature"], sent["model"]) == (10, 0.5, "little-model")
+
+
+async def test_a_schema_is_sent(script: Script, connect: Connect) -> None:
+    """As `response_format`."""
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    await (await connect()).generate(ask(output_config={"format": {"type": "json_schema", "schema": schema}}))
+    sent = script.sent[0]["response_format"]
+    assert (sent["type"], sent["json_schema"]["schema"]) == ("json_schema", schema)
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_the_priority_goes_only_to_an_engine_that_takes_it(
+    script: Script, connect: Connect, *, live: bool
+) -> None:
+    """Our host takes it, lower is sooner; for others it stays out."""
+    await (await connect(HOST)).generate(ask(), live=live)
+    await (await connect(VLLM)).generate(ask(), live=live)
+    assert script.sent[0]["priority"] == (0 if live else 10)
+    assert "priority" not in script.sent[1]
+
+
+async def test_an_assistant_turn_is_continued_where_the_engine_can(script: Script, connect: Connect) -> None:
+    """The engine is told to; one that cannot is not asked."""
+    turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "tw"}]
+    await (await connect(VLLM)).generate(ask(messages=turns))
+    assert script.sent[0]["continue_final_message"] is True
+    with pytest.raises(InvalidParams, match="messages"):
+        await (await connect(GENERIC)).generate(ask(messages=turns))
+
+
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+TOOL = {"name": "weather", "input_schema": {"type": "object"}}
+REFUSED = [
+    ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content.0.type"),
+    ({"tools": [TOOL]}, "tools"),
+    ({"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 2000}, "thinking.type"),
+    ({"container": "c"}, "container"),
+    ({"top_k": 5}, "top_k"),
+]
+
+
+@pytest.mark.parametrize(("more", "field"), REFUSED)
+async def test_what_cannot_be_expressed_is_refused_by_name(connect: Connect, more: dict[str, Any], field: str) -> None:
+    """Never dropped silently; nothing is sent."""
+    with pytest.raises(InvalidParams) as caught:
+        await (await connect(GENERIC)).generate(ask(**more))
+    assert caught.value.message.startswith(f"{field}:")
+
+
+async def test_a_stop_that_the_engine_names_is_passed_on(script: Script, connect: Connect) -> None:
+    """Some engines say which one they found."""
+    script.answer = stream(chunk("Hi "), chunk("", finish="stop", stop_reason="END"), usage(3, 3))
+    message = await (await connect(VLLM)).generate(ask(stop_sequences=["END"]))
+    assert script.sent[0]["stop"] == ["END"]
+    assert (message.stop_reason, message.stop_sequence, text_of(message)) == ("stop_sequence", "END", "Hi ")
+
+
+async def test_a_stop_that_nobody_names_is_found_here(script: Script, connect: Connect) -> None:
+    """Across chunks; the rest of the stream is not read and its connection closed."""
+    timings = {"timings": {"cache_n": 0, "prompt_n": 3, "predicted_n": 2}}
+    script.answer = stream(chunk("Hi E") | timings, chunk("ND and more"), hang=True)
+    message = await (await connect(LLAMACPP)).generate(ask(stop_sequences=["END"]))
+    assert "stop" not in script.sent[0]
+    assert (message.stop_reason, message.stop_sequence, text_of(message)) == ("stop_sequence", "END", "Hi ")
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (3, 2)
+    await asyncio.wait_for(script.left.wait(), 10)
+
+
+MARKED = [{"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}]
+
+
+@pytest.mark.parametrize(("content", "expected"), [("Hello", (30, 0)), (MARKED, (10, 20))])
+async def test_cached_tokens_are_reads_only_for_who_asked(
+    script: Script, connect: Connect, content: Any, expected: tuple[int, int]
+) -> None:
+    """With a `cache_control` marker they are reads; without one every prompt token is input."""
+    script.answer = stream(chunk("Hi"), chunk("", finish="stop"), usage(30, 2, cached=20))
+    found = (await (await connect()).generate(ask(messages=[{"role": "user", "content": content}]))).usage
+    assert (found.input_tokens, found.cache_read_input_tokens) == expected
+
+
+@pytest.mark.parametrize(
+    ("finish", "output", "reason"),
+    [
+        ("stop", 2, "end_turn"),
+        ("length", 10, "max_tokens"),
+        ("length", 4, "model_context_window_exceeded"),
+        ("content_filter", 4, "refusal"),
+    ],
+)
+async def test_reasons_for_the_end(script: Script, connect: Connect, finish: str, output: int, reason: str) -> None:
+    """Each finish reason has its stop reason; a full context is told from a reached limit."""
+    script.answer = stream(chunk("Hi"), chunk("", finish=finish), usage(3, output))
+    assert (await (await connect()).generate(ask())).stop_reason == reason
+
+
+async def test_a_model_that_says_nothing_gives_an_empty_answer(script: Script, connect: Connect) -> None:
+    """One token that ends the turn is an answer without text, and its stream is well formed."""
+    script.answer = stream(chunk("", finish="stop"), usage(3, 1))
+    engine = await connect()
+    assert (await engine.generate(ask())).content == []
+    check_order([event async for event in engine.stream(ask())])
+
+
+async def test_warming_the_cache_answers_nothing(script: Script, connect: Connect) -> None:
+    """`max_tokens: 0` computes the prompt and gives no token."""
+    script.answer = stream(chunk("Hi", finish="length"), usage(3, 1))
+    message = await (await connect()).generate(ask(max_tokens=0))
+    assert (message.content, message.usage.output_tokens, message.usage.input_tokens) == ([], 0, 3)
+    assert script.sent[0]["max_tokens"] == 1
+
+
+async def test_an_engine_is_recognised_by_its_list_of_models(script: Script, connect: Connect) -> None:
+    """An engine names itself as the owner, and its own way of counting is used."""
+    script.models = {"data": [{"id": "little-model", "owned_by": "vllm", "max_model_len": 100}]}
+    assert await (await connect()).count_tokens(count("12345")) == 5
+
+
+async def test_an_engine_that_cannot_count_says_so(connect: Connect) -> None:
+    """Instead of guessing."""
+    with pytest.raises(InvalidParams, match="cannot count tokens"):
+        await (await connect(GENERIC)).count_tokens(count())
+
+
+async def test_aliases_resolve_to_the_real_model(connect: Connect) -> None:
+    """A pattern of the settings, and nothing else."""
+    engine = await connect(aliases=("claude-haiku-*",))
+    assert await engine.resolve("claude-haiku-4-5") == "little-model"
+    with pytest.raises(InvalidParams) as caught:
+        await engine.resolve("claude-opus-5")
+    assert (caught.value.status, caught.value.message) == (404, "model: claude-opus-5")

@@ -1,0 +1,210 @@
+"""The step loop over a tiny library whose next token depends on all tokens before it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from standby.host.ask import Ask, Sampling, Turn
+from standby.host.loop import Piece, Sequence, StepLoop
+from standby.host.metrics import Metrics
+from standby.host.pipeline import Read
+
+BLOCK = 4
+
+
+def next_token(tokens: list[int]) -> int:
+    """Return the only token that can follow: resuming with anything lost or doubled would show."""
+    return (sum(tokens) * 31 + len(tokens) * 7) % 26
+
+
+@dataclass(eq=False)
+class Running:
+    """One sequence in the library."""
+
+    tokens: list[int]
+    left: int
+    unread: list[int] = field(default_factory=list)
+    finish: str | None = None
+    live: bool = True
+
+
+class Letters:
+    """A library that writes letters."""
+
+    def __init__(self, blocks: int) -> None:
+        """Begin empty."""
+        self.blocks = blocks
+        self.context = (blocks - 1) * BLOCK
+        self.pieces = self
+        self.running: list[Running] = []
+        self.steps: list[list[Running]] = []
+
+    def of(self, token: int) -> bytes:
+        """Return a letter."""
+        return bytes([97 + token])
+
+    def add(self, tokens: list[int], *, limit: int, sampling: Sampling, schema: str | None, kept: int) -> Running:
+        """Take a sequence."""
+        assert limit > 0
+        handle = Running(tokens=list(tokens), left=limit)
+        handle.cancel = lambda: self.running.remove(handle)  # type: ignore[attr-defined]
+        self.running.append(handle)
+        return handle
+
+    def step(self) -> None:
+        """Write one letter in each sequence."""
+        for handle in [h for h in self.running if h.finish is None]:
+            token = next_token(handle.tokens)
+            handle.tokens.append(token)
+            handle.unread.append(token)
+            handle.left -= 1
+            handle.finish = "length" if handle.left == 0 else None
+        self.steps.append(list(self.running))
+
+    def busy(self) -> bool:
+        """Whether anything is unfinished."""
+        return any(h.finish is None for h in self.running)
+
+    def read(self, handle: Running) -> Read:
+        """Take what is new."""
+        tokens, handle.unread = handle.unread, []
+        return Read(tokens=tokens, finish=handle.finish)
+
+
+def ask(*, live: bool, tokens: int, stop: tuple[str, ...] = (), schema: str | None = None) -> Ask:
+    """Make a request."""
+    return Ask(
+        turns=(Turn(role="user", content="x"),),
+        model="",
+        max_tokens=tokens,
+        sampling=Sampling(),
+        stop=stop,
+        schema=schema,
+        live=live,
+        stream=True,
+        usage_at_end=False,
+        usage_always=False,
+    )
+
+
+def pieces(sequence: Sequence) -> list[Piece]:
+    """Take all that came out."""
+    found = []
+    while not sequence.pieces.empty():
+        found.append(sequence.pieces.get_nowait())
+    return found
+
+
+def alone(prompt: list[int], tokens: int, stop: tuple[str, ...] = ()) -> tuple[str, int]:
+    """Return what the library writes undisturbed: text and the number of tokens."""
+    so_far, text = list(prompt), ""
+    for count in range(1, tokens + 1):
+        so_far.append(next_token(so_far))
+        text += chr(97 + so_far[-1])
+        for stop_string in stop:
+            if stop_string in text:
+                return text[: text.index(stop_string)], count
+    return text, tokens
+
+
+def make(blocks: int = 64, slots: int = 4) -> tuple[StepLoop, Letters, Metrics]:
+    """Make a loop."""
+    library, metrics = Letters(blocks), Metrics()
+    return StepLoop(library, metrics, slots=slots, block=BLOCK), library, metrics
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    """Read a metric."""
+    return metrics.registry.get_sample_value(f"standby_host_{name}", labels) or 0.0
+
+
+async def test_a_live_request_is_alone_in_the_very_next_step() -> None:
+    """Batch sequences make way before the step, and come back after it."""
+    loop, library, metrics = make()
+    batch = [loop.submit(ask(live=False, tokens=9), [n, 1, 2]) for n in range(3)]
+    loop.step_once()
+    live = loop.submit(ask(live=True, tokens=2), [9, 9])
+    loop.step_once()
+    loop.step_once()
+    assert [len(step) for step in library.steps] == [3, 1, 1]
+    assert pieces(live)[-1].finish == "length"
+    for _ in range(8):
+        loop.step_once()
+    for number, sequence in enumerate(batch):
+        found = pieces(sequence)
+        assert "".join(p.text for p in found) == alone([number, 1, 2], 9)[0]
+        assert (found[-1].finish, found[-1].completion_tokens) == ("length", 9)
+    assert value(metrics, "pauses_total") == 3
+    assert library.running == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_no_interruption_changes_an_answer(data: st.DataObject) -> None:
+    """Live work, clients that leave and scarce memory at any moment: each answer is the undisturbed one."""
+    asyncio.run(_disturbed(data))
+
+
+async def _disturbed(data: st.DataObject) -> None:
+    loop, library, _ = make(blocks=data.draw(st.integers(12, 40)), slots=data.draw(st.integers(1, 4)))
+    expected: list[tuple[Sequence, str, int]] = []
+    waiting: list[Sequence] = []
+    for _ in range(data.draw(st.integers(1, 25))):
+        action = data.draw(st.sampled_from(["batch", "live", "structured", "step", "step", "step", "leave"]))
+        if action == "step":
+            loop.step_once()
+        elif action == "leave" and waiting:
+            loop.cancel(waiting.pop())
+        elif action != "leave":
+            prompt = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=16))
+            tokens = data.draw(st.integers(1, 24))
+            stop = tuple(data.draw(st.lists(st.sampled_from(["a", "bc", "xyz", "m"]), max_size=2)))
+            schema = "{}" if action == "structured" else None
+            sequence = loop.submit(ask(live=action == "live", tokens=tokens, stop=stop, schema=schema), prompt)
+            text, count = alone(prompt, min(tokens, library.context - len(prompt)), stop)
+            waiting.append(sequence)
+            expected.append((sequence, text, count))
+    for _ in range(2000):
+        if all(sequence.over for sequence, _, _ in expected):
+            break
+        loop.step_once()
+    for sequence, text, count in expected:
+        if sequence not in waiting:
+            continue
+        found = pieces(sequence)
+        assert "".join(p.text for p in found) == text
+        assert [p.finish is not None for p in found] == [False] * (len(found) - 1) + [True]
+        assert found[-1].completion_tokens == count
+        assert 0 <= sequence.cached < len(sequence.prompt)
+    assert library.running == []
+
+
+async def test_followers_start_after_their_leaders_first_token() -> None:
+    """And find its blocks in the cache."""
+    loop, library, _ = make()
+    shared = list(range(12))
+    first, second, third = (loop.submit(ask(live=False, tokens=3), [*shared, n]) for n in range(3))
+    loop.step_once()
+    loop.step_once()
+    assert [len(step) for step in library.steps] == [1, 3]
+    assert (first.cached, second.cached, third.cached) == (0, 12, 12)
+
+
+async def test_the_loop_sleeps_when_there_is_nothing_to_do() -> None:
+    """And wakes for the next request."""
+    loop, library, _ = make()
+    running = asyncio.create_task(loop.run())
+    sequence = loop.submit(ask(live=True, tokens=1), [1])
+    assert (await asyncio.wait_for(sequence.pieces.get(), 5)).finish == "length"
+    steps = len(library.steps)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(library.steps) == steps
+    again: Any = loop.submit(ask(live=False, tokens=1), [1])
+    assert (await asyncio.wait_for(again.pieces.get(), 5)).finish == "length"
+    running.cancel()
