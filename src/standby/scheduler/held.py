@@ -50,6 +50,9 @@ class HeldRun:
     """Items without a row so far."""
     uncommitted: int = 0
     stopped_us: int | None = None
+    unread_until_us: int | None = None
+    """When to read its items again, if that failed; the lease is kept meanwhile."""
+    failed_reads: int = 0
     is_lost: bool = False
     is_done: bool = False
 
@@ -88,8 +91,13 @@ class HeldRun:
         self.delayed.clear()
 
 
-async def load_run(blobs: Blobs, lease: LeasedRun) -> HeldRun:
-    """Read the part of the plan and the items that have no result yet."""
+def hold(lease: LeasedRun) -> HeldRun:
+    """Take a run in hand before its items are read."""
+    return HeldRun(lease=lease, queue=deque(), left=lease.count - len(lease.finished))
+
+
+async def read_items(blobs: Blobs, lease: LeasedRun) -> deque[Queued]:
+    """Read the items of a run that have no result yet; `BlobError`, or `ValueError` for a damaged plan."""
     start = lease.first * PLAN_ENTRY.size
     packed = await blobs.read(plan_key(lease.batch_id), start=start, end=start + lease.count * PLAN_ENTRY.size)
     entries = [entry for entry in unpack_plan(packed) if entry.item not in lease.finished]
@@ -98,7 +106,7 @@ async def load_run(blobs: Blobs, lease: LeasedRun) -> HeldRun:
         begin, end = piece[0].offset, max(entry.offset + entry.length for entry in piece)
         data = await blobs.read(items_key(lease.batch_id), start=begin, end=end)
         queue.extend(_queued(entry, data, begin) for entry in piece)
-    return HeldRun(lease=lease, queue=queue, left=len(queue))
+    return queue
 
 
 def _queued(entry: PlanEntry, data: bytes, begin: int) -> Queued:

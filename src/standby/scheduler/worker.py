@@ -19,9 +19,9 @@ from standby.scheduler import policy
 from standby.scheduler.admission import FixedWindow
 from standby.scheduler.attempt import attempt, errored
 from standby.scheduler.committer import Committer
-from standby.scheduler.held import HeldRun, Queued, Settled, load_run
+from standby.scheduler.held import HeldRun, Queued, Settled, hold, read_items
 from standby.scheduler.meters import Meters
-from standby.scheduler.retry import Again, decide
+from standby.scheduler.retry import Again, backoff_s, decide
 from standby.store.base import Store
 
 TICK_S = 0.05
@@ -74,6 +74,7 @@ class Worker:
         self._let_go()
         if self._may_dispatch():
             allowed = self._admission.allowed(self._engine.load())
+            await self._read_again()
             await self._lease_more(allowed)
             self._dispatch(allowed)
         self._meters.in_flight.set(self._in_flight)
@@ -159,24 +160,46 @@ class Worker:
             is_due = True
 
     async def _lease(self, backlogs: list[Backlog], now_us: int) -> bool:
-        batch_id = policy.choose(backlogs)
+        unread = {held.lease.batch_id for held in self._runs() if held.unread_until_us is not None}
+        batch_id = policy.choose([backlog for backlog in backlogs if backlog.batch_id not in unread])
         if batch_id is None:
             return False
         lease = await self._store.lease_run(batch_id, holder=self.holder, now_us=now_us, until_us=self._until(now_us))
         if lease is None:
             return False
-        try:
-            held = await load_run(self._blobs, lease)
-        except BlobError as error:
-            log.error(  # noqa: TRY400 - the reason is enough
-                "run cannot be read", batch=batch_id, run=lease.number, reason=str(error)
-            )
-            raise
+        held = hold(lease)
         if batch_id not in self._held:
             self._held[batch_id] = []
             self._turns.append(batch_id)
         self._held[batch_id].append(held)
+        await self._read(held)
         return True
+
+    async def _read_again(self) -> None:
+        """Read what could not be read before; those runs stay in hand, or their leases would be renewed for nobody."""
+        now_us = self._clock()
+        for held in list(self._runs()):
+            due_us = held.unread_until_us
+            if due_us is not None and due_us <= now_us and held.stopped_us is None and not held.is_lost:
+                await self._read(held)
+
+    async def _read(self, held: HeldRun) -> None:
+        try:
+            queue = await read_items(self._blobs, held.lease)
+        except (BlobError, ValueError) as error:
+            held.failed_reads += 1
+            wait_s = backoff_s(held.failed_reads, jitter=random.random())  # noqa: S311 - no secret
+            held.unread_until_us = self._clock() + int(wait_s * SECOND)
+            log.error(  # noqa: TRY400 - the reason is enough
+                "run cannot be read",
+                batch=held.lease.batch_id,
+                run=held.lease.number,
+                reason=str(error)[:300],
+                retry_s=round(wait_s, 2),
+            )
+        else:
+            held.unread_until_us = None
+            held.queue = queue
 
     def _dispatch(self, allowed: int) -> None:
         while self._in_flight < allowed:
