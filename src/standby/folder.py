@@ -32,10 +32,21 @@ def locked(folder: Path) -> Iterator[None]:
 def made(folder: Path) -> Path:
     """Return `folder`, made if missing and open to its owner only; `StartError` if it cannot be made."""
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _sync(folder.parent)
     except OSError as error:
         raise StartError(f"store.data: {folder} cannot be used: {error.strerror}") from error
     return folder
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _take(fd: int, folder: Path) -> None:

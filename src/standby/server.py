@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from standby.api.app import build_app
 from standby.api.deps import Deps, Phase
 from standby.api.metrics import Metrics
+from standby.api.protocol import JsonProtocol
 from standby.blobs.base import Blobs
 from standby.blobs.local import LocalBlobs
 from standby.config import Settings
@@ -118,7 +119,13 @@ async def _serve_on(
             store=store,
             blobs=blobs,
             engine=engine,
-            intake=Intake(store=store, blobs=blobs, settings=settings.batch, clock=now_us),
+            intake=Intake(
+                store=store,
+                blobs=blobs,
+                settings=settings.batch,
+                clock=now_us,
+                most_enqueued=settings.limits.enqueued_items,
+            ),
             clock=now_us,
             metrics=Metrics(registry),
             state=lambda: phase[0],
@@ -158,7 +165,7 @@ def build_engine(settings: Settings) -> Engine:
     if kind.startswith(("http://", "https://")):
         from standby.engines.chat import Chat  # noqa: PLC0415 - heavy, loaded only if chosen
 
-        return Chat(settings.engine)
+        return Chat(settings.engine, base_url=kind)
     raise SettingError(f"engine.kind: must be local, llamacpp, simulated or a URL, not {kind!r}")
 
 
@@ -239,7 +246,7 @@ def _web_config(app: object, settings: Settings) -> uvicorn.Config:
         lifespan="off",
         log_config=None,
         access_log=False,
-        http="httptools",
+        http=JsonProtocol,
         ws="none",
         server_header=False,
         proxy_headers=False,

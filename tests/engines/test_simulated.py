@@ -137,9 +137,9 @@ async def test_a_forced_tool_is_called(engine: Simulated, choice: dict[str, Any]
 
 
 async def test_every_name_of_claude_is_served(engine: Simulated) -> None:
-    """Listed names and aliases keep their name; others of Claude go to `simulated`."""
+    """Listed names, aliases and names of tomorrow keep their name."""
     assert await engine.resolve("claude-sonnet-5") == "claude-sonnet-5"
-    assert await engine.resolve("claude-of-tomorrow") == "simulated"
+    assert await engine.resolve("claude-of-tomorrow") == "claude-of-tomorrow"
     listed = {model.id for model in await engine.models()}
     assert {await engine.resolve(alias) for alias in ALIASES} <= listed
     with pytest.raises(InvalidParams, match="model: llama"):

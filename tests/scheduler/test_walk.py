@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from standby.errors import BlobError, EngineError, Failure, InvalidParams
+from standby.errors import ApiError, BlobError, EngineError, Failure, InvalidParams
 from standby.records import BatchId
 from standby.scheduler.inspection import inspect
 from standby.states import BatchState
@@ -258,3 +258,23 @@ async def test_a_drained_worker_leaves_nothing_half_done(house: Any, make_item: 
     assert 0 < settled < 100
     assert [backlog.batch_id for backlog in backlogs] == [batch_id]
     assert len(await house.rows(batch_id)) == 100
+
+
+async def test_the_queue_limit_holds_to_the_item(house: Any, make_item: Callable[..., Any], tmp_path: Path) -> None:
+    """A batch that would overshoot is refused with 429 and leaves no trace; one that just fits is taken."""
+    house.intake.most_enqueued = 5
+    await house.submit([make_item(f"i{n}") for n in range(3)])
+    with pytest.raises(ApiError, match="3 are waiting, 3 more were sent, and the maximum is 5") as refused:
+        await house.submit([make_item(f"i{n}") for n in range(3)])
+
+    assert (refused.value.status, refused.value.type) == (429, "rate_limit_error")
+    assert len(list((tmp_path / "batches").iterdir())) == 1
+    await house.submit([make_item(f"i{n}") for n in range(2)])
+
+
+async def test_a_new_idempotency_key_on_a_retry_means_another_batch(house: Any, make_item: Callable[..., Any]) -> None:
+    """The key says more than the digest of the body."""
+    first = await house.submit([make_item("a")], idempotency_key="one")
+    second = await house.submit([make_item("a")], idempotency_key="two", is_sdk_retry=True)
+
+    assert first != second

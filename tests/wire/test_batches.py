@@ -30,7 +30,7 @@ from standby.wire.batches import (
     succeeded_row,
     timestamp,
 )
-from standby.wire.errors import error_body, error_row
+from standby.wire.errors import error_body
 from standby.wire.messages import CacheCreation, Message, Usage, encode_message, tokens_of
 from standby.wire.models import FEATURES, encode_model, encode_models, model_object
 from tests.wire.strategies import messages
@@ -134,7 +134,8 @@ def test_rows_of_items_that_never_ran() -> None:
 )
 def test_a_row_has_one_of_nine_error_types(error: ApiError | EngineError, type_: str) -> None:
     """Every failure of ours has a type that the SDK's union knows."""
-    row = read(MessageBatchIndividualResponse, error_row("a", error))
+    given = error.type if isinstance(error, ApiError) else error.failure.wire_type
+    row = read(MessageBatchIndividualResponse, errored_row("a", given, error.message))
     assert row.result.error.error.type == type_
     assert type_ in ROW_TYPES
 

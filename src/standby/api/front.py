@@ -23,6 +23,9 @@ CLIENT_LEFT = 499
 """What the log and the metrics call an answer whose client did not wait for it."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 
+QUIET = frozenset({"/health", "/ready", "/metrics"})
+"""Asked many times a minute by machines: logged only at `debug`."""
+
 log = structlog.get_logger("standby.access")
 
 
@@ -83,7 +86,8 @@ class Front:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         status = answer.status or CLIENT_LEFT  # cancelled from outside, before anything was sent
         self._metrics.count_request(route=call.route, method=method, status=status, seconds=seconds)
-        log.info(
+        write = log.debug if scope["path"] in QUIET else log.info
+        write(
             "request",
             method=method,
             route=call.route,

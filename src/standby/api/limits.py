@@ -14,10 +14,9 @@ from standby.errors import ApiError
 from standby.records import SECOND, Clock, WorkspaceId
 from standby.store.base import Store
 from standby.wire.batches import timestamp
+from standby.wire.errors import queue_full
 
 MINUTE = 60 * SECOND
-QUEUE_RETRY_S = 60
-"""How long a client is told to wait for a full queue; nobody knows when a batch gets shorter."""
 
 
 class Pool(StrEnum):
@@ -78,17 +77,6 @@ def too_many_requests(pool: Pool, verdict: Verdict) -> ApiError:
     )
 
 
-def queue_full(*, current: int, maximum: int) -> ApiError:
-    """429 that names the limit, the current number and the maximum."""
-    return ApiError(
-        429,
-        "rate_limit_error",
-        f"Limit on enqueued batch items: {current} are waiting, and the maximum is {maximum}. "
-        "Wait until some of them have a result.",
-        headers={"retry-after": str(QUEUE_RETRY_S)},
-    )
-
-
 class Limits:
     """The buckets of all workspaces, in this process."""
 
@@ -112,16 +100,13 @@ class Limits:
             raise too_many_requests(pool, verdict)
 
     async def check_queue(self, workspace_id: WorkspaceId) -> None:
-        """Refuse a create while the queue of the workspace is full.
-
-        A batch that begins below the maximum is taken whole, so one batch may overshoot.
-        """
+        """Refuse a create whose first item would be too many, before its body is read; the intake checks the rest."""
         maximum = self._settings.enqueued_items
         if not maximum:
             return
         current = await self._store.enqueued_items(workspace_id)
         if current >= maximum:
-            raise queue_full(current=current, maximum=maximum)
+            raise queue_full(current=current, added=1, maximum=maximum)
 
     def _per_minute(self, pool: Pool) -> int:
         if pool is Pool.BATCH:

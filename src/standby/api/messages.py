@@ -19,7 +19,8 @@ from standby.api.call import Caller, call_of
 from standby.api.deps import Deps
 from standby.api.faults import answer_to, describe
 from standby.api.replies import Streamed, close, json_reply, unless_gone
-from standby.errors import EngineError, Failure, unknown_model
+from standby.engines.base import check_model
+from standby.errors import EngineError, Failure
 from standby.wire.errors import error_event
 from standby.wire.messages import (
     Event,
@@ -27,7 +28,6 @@ from standby.wire.messages import (
     MessageParams,
     MessageStart,
     Ping,
-    check_cap,
     decode_count_params,
     decode_params,
     encode_message,
@@ -57,7 +57,7 @@ class Messages:
         params = await decoded(
             body, lambda raw: decode_params(raw, rules=caller.rules, batch=False, beta=is_beta(request))
         )
-        await self._check_model(params)
+        await check_model(self._deps.engine, params)
         if params.stream:
             return await self._streamed(request, params)
         message = await unless_gone(request.receive, self._deps.engine.generate(params, live=True))
@@ -69,14 +69,6 @@ class Messages:
         params = await decoded(body, lambda raw: decode_count_params(raw, rules=caller.rules, beta=is_beta(request)))
         count = await unless_gone(request.receive, self._deps.engine.count_tokens(params))
         return json_reply(msgspec.json.encode({"input_tokens": count}))
-
-    async def _check_model(self, params: MessageParams) -> None:
-        model_id = await self._deps.engine.resolve(params.model)
-        for model in await self._deps.engine.models():
-            if model.id == model_id:
-                check_cap(params, model_id, model.max_output_tokens)
-                return
-        raise unknown_model(params.model)
 
     async def _streamed(self, request: Request, params: MessageParams) -> ASGIApp:
         """Wait for the first event before the status is sent, so that a failure until then is a plain error."""

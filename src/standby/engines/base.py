@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from standby.records import Load
-from standby.wire.messages import CountParams, Event, Message, MessageParams
+from standby.wire.messages import CountParams, Event, Message, MessageParams, check_cap
 
 
 class CacheProfile(StrEnum):
@@ -98,3 +98,14 @@ class Engine(Protocol):
     def load(self) -> Load:
         """What it does right now; no I/O."""
         ...
+
+
+async def check_model(engine: Engine, params: MessageParams) -> None:
+    """Refuse a model that is not served, and more tokens than it can answer, before any work is done.
+
+    Raises `InvalidParams` with the contract's wording (2.7.3). A name that resolves but is not listed has no known cap.
+    """
+    served = await engine.resolve(params.model)
+    for model in await engine.models():
+        if model.id == served:
+            check_cap(params, served, model.max_output_tokens)

@@ -177,7 +177,7 @@ class Simulated:
         return self._models
 
     async def resolve(self, model: str) -> str:
-        """Any name of Claude is served; one that is not listed, by `simulated`."""
+        """Any name of Claude is served; one that is not listed keeps its name."""
         return _resolved(model)
 
     def load(self) -> Load:
@@ -368,7 +368,7 @@ def _resolved(model: str) -> str:
     if model in _LISTED:
         return model
     if model.startswith("claude-"):
-        return ALIASES.get(model, NAME)
+        return ALIASES.get(model, model)
     raise unknown_model(model)
 
 

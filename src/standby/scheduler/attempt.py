@@ -6,13 +6,13 @@ import traceback
 
 import structlog
 
-from standby.engines.base import Engine
+from standby.engines.base import Engine, check_model
 from standby.errors import ApiError, EngineError, Failure, InvalidParams
 from standby.records import LeasedRun
 from standby.scheduler.held import Queued, Settled
 from standby.states import Outcome
 from standby.wire.batches import errored_row, succeeded_row
-from standby.wire.messages import Message, MessageParams, check_cap, decode_params, tokens_of
+from standby.wire.messages import Message, decode_params, tokens_of
 
 log = structlog.get_logger("standby.worker")
 
@@ -24,7 +24,7 @@ async def attempt(engine: Engine, lease: LeasedRun, item: Queued) -> Settled:
         return errored(item, "api_error", "The stored request is damaged; submit it again")
     try:
         params = decode_params(item.params, rules=lease.rules, batch=True)
-        await _check_model(engine, params)
+        await check_model(engine, params)
         message = await engine.generate(params, deadline_us=lease.expires_us, live=False)
     except InvalidParams as fault:
         return errored(item, fault.type, fault.message)
@@ -37,14 +37,6 @@ async def attempt(engine: Engine, lease: LeasedRun, item: Queued) -> Settled:
         )
         raise EngineError(Failure.BROKEN, f"Internal error ({type(error).__name__})") from error
     return _succeeded(item, message)
-
-
-async def _check_model(engine: Engine, params: MessageParams) -> None:
-    """Refuse a model that is not served, and more tokens than it can answer, before any work is done."""
-    served = await engine.resolve(params.model)
-    for model in await engine.models():
-        if model.id == served:
-            check_cap(params, served, model.max_output_tokens)
 
 
 def errored(item: Queued, type_: str, message: str) -> Settled:

@@ -24,6 +24,7 @@ from standby.records import BatchId, Clock, Created, NewBatch, Origin, Principal
 from standby.scheduler.split import SplitResult, split
 from standby.store.base import Store
 from standby.wire.bodies import Inflate
+from standby.wire.errors import queue_full
 
 PIECE = 1 << 20
 CHILD_FROM = 1 << 20
@@ -34,12 +35,15 @@ CHILDREN = 2
 class Intake:
     """The door for creates; one a server."""
 
-    def __init__(self, *, store: Store, blobs: Blobs, settings: BatchSettings, clock: Clock) -> None:
-        """Remember where batches go."""
+    def __init__(
+        self, *, store: Store, blobs: Blobs, settings: BatchSettings, clock: Clock, most_enqueued: int = 0
+    ) -> None:
+        """Remember where batches go; `most_enqueued` items may wait in a workspace, 0 means any number."""
         self.store = store
         self.blobs = blobs
         self.settings = settings
         self.clock = clock
+        self.most_enqueued = most_enqueued
         self.children = asyncio.Semaphore(CHILDREN)
         self._twins: dict[tuple[str, bytes], _Turn] = {}
 
@@ -154,10 +158,18 @@ class Upload:
         found = await self._split(spool.path, plan)
         if found.fault is not None:
             raise invalid(found.fault)
+        await self._check_queue(found.size)
         now_us = self._intake.clock()
         new = self._new_batch(now_us, found)
         self._spool = None
         return await asyncio.shield(asyncio.ensure_future(self._keep(new, spool, plan, now_us)))
+
+    async def _check_queue(self, size: int) -> None:
+        maximum = self._intake.most_enqueued
+        if maximum:
+            current = await self._intake.store.enqueued_items(self._principal.workspace_id)
+            if current + size > maximum:
+                raise queue_full(current=current, added=size, maximum=maximum)
 
     async def _keep(self, new: NewBatch, spool: Spool, plan: Path, now_us: int) -> Created:
         """From here on a client that goes away no longer stops the create: its retry will find the twin."""

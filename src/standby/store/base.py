@@ -35,8 +35,8 @@ class Batches(Protocol):
     async def create_batch(self, new: NewBatch, *, now_us: int) -> Created:
         """Accept a batch with its runs, unless an earlier twin exists; then return the twin.
 
-        A twin has the same workspace and credential and either the same `idempotency_key` made within 24 h, or,
-        if `new.origin.is_sdk_retry`, the same body digest made within 10 minutes. The same
+        A twin has the same workspace and credential and the same `idempotency_key` made within 24 h; or, if there is
+        no key and `new.origin.is_sdk_retry`, the same body digest made within 10 minutes. The same
         `idempotency_key` with another body digest raises `Conflict`. Deleted batches are no twins.
         """
         ...

@@ -6,9 +6,12 @@ from typing import Any
 
 import msgspec
 
-from standby.errors import ApiError, EngineError
-from standby.wire.batches import errored_row, sound_text
+from standby.errors import ApiError
+from standby.wire.batches import sound_text
 from standby.wire.events import ErrorEvent, ErrorInfo
+
+QUEUE_RETRY_S = 60
+"""How long a client is told to wait for a full queue; nobody knows when a batch gets shorter."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -18,16 +21,21 @@ def error_body(error: ApiError, request_id: str) -> bytes:
     return _encode({"type": "error", "error": _error(error), "request_id": request_id})
 
 
-def error_row(custom_id: str, error: ApiError | EngineError) -> bytes:
-    """Write the row of an item that was refused or whose last attempt failed."""
-    type_ = error.type if isinstance(error, ApiError) else error.failure.wire_type
-    return errored_row(custom_id, type_, error.message)
-
-
 def error_event(error: ApiError, request_id: str | None) -> ErrorEvent:
     """Return the event that ends a stream whose status was sent already (contract 3.5)."""
     info = ErrorInfo(type=error.type, message=sound_text(error.message), details=error.details)
     return ErrorEvent(error=info, request_id=request_id)
+
+
+def queue_full(*, current: int, added: int, maximum: int) -> ApiError:
+    """429 that names the limit, the current number and the maximum (contract 8)."""
+    return ApiError(
+        429,
+        "rate_limit_error",
+        f"Limit on enqueued batch items: {current} are waiting, {added} more were sent, and the maximum is {maximum}. "
+        "Wait until some of them have a result.",
+        headers={"retry-after": str(QUEUE_RETRY_S)},
+    )
 
 
 def _error(error: ApiError) -> dict[str, Any]:

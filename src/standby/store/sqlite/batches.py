@@ -108,7 +108,10 @@ def owe_erasure(db: sqlite3.Connection, batch_id: BatchId) -> None:
 
 
 def _find_twin(db: sqlite3.Connection, new: NewBatch, *, now_us: int) -> BatchId | None:
-    return _twin_by_key(db, new, now_us=now_us) or _twin_by_digest(db, new, now_us=now_us)
+    """A key says more than a digest: with one, the same body under another key is another batch."""
+    if new.origin.idempotency_key is not None:
+        return _twin_by_key(db, new, now_us=now_us)
+    return _twin_by_digest(db, new, now_us=now_us)
 
 
 def _twin_by_key(db: sqlite3.Connection, new: NewBatch, *, now_us: int) -> BatchId | None:
