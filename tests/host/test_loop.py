@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from standby.host.ask import Ask, Sampling, Turn
-from standby.host.loop import Piece, Sequence, StepLoop
+from standby.host.loop import StepLoop
 from standby.host.metrics import Metrics
 from standby.host.pipeline import Read
+from standby.host.sequence import Piece, Sequence
 
 BLOCK = 4
 

@@ -16,8 +16,9 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from standby.host.ask import Ask, Bad, Turn, read_ask, read_prompt
-from standby.host.loop import Piece, Sequence, StepLoop
+from standby.host.loop import StepLoop
 from standby.host.metrics import Metrics
+from standby.host.sequence import Piece, Sequence
 
 JSON = "application/json"
 KEEP_ALIVE_S = 5.0

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Summary, generate_latest
 
 if TYPE_CHECKING:
-    from standby.host.loop import Sequence
     from standby.host.prefixes import Prefixes
+    from standby.host.sequence import Sequence
 
 
 class Metrics:

@@ -1,0 +1,55 @@
+"""A request on its way through the step loop, and what comes out of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from standby.host.ask import Ask
+from standby.host.text import Writer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Something for the client: text, or the end."""
+
+    text: str
+    completion_tokens: int
+    finish: str | None = None
+    """`stop`, `length` or `failed`."""
+    stop: str | None = None
+    """The stop string that was found."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Sequence:
+    """One request on its way through the loop."""
+
+    number: int
+    ask: Ask
+    prompt: list[int]
+    limit: int
+    writer: Writer
+    pieces: asyncio.Queue[Piece] = field(default_factory=asyncio.Queue)
+    kept: list[int] = field(default_factory=list)
+    cached: int = 0
+    """Prompt tokens found in the prefix cache when it first ran (derived)."""
+    prompt_keys: list[bytes] = field(default_factory=list)
+    held: list[bytes] = field(default_factory=list)
+    todo: tuple[bytes, ...] = ()
+    handle: Any = None
+    ran: bool = False
+    started: bool = False
+    over: bool = False
+    unsent: str = ""
+
+    @property
+    def tokens(self) -> list[int]:
+        """Everything the library has to know to go on."""
+        return self.prompt + self.kept
+
+    @property
+    def structured(self) -> bool:
+        """Whether it runs inside a grammar."""
+        return self.ask.schema is not None
