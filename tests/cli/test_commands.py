@@ -189,13 +189,6 @@ def test_doctor_of_nothing(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_unknown_engine(run: Run) -> None:
-    """`serve` with an engine that does not exist says which ones there are."""
-    code, shown, said = run("serve", "--engine", "gtp", "--port", "0")
-    assert (code, shown) == (3, "")
-    assert re.search(r"standby: engine.kind: must be local, llamacpp, simulated or a URL, not 'gtp'", said)
-
-
 def test_model_that_is_not_there(run: Run, tmp_path: Path) -> None:
     """A model file that does not exist is a wrong command line."""
     code, _, said = run("serve", "--model", str(tmp_path / "no.gguf"))

@@ -75,3 +75,11 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert str(tmp_path / "file" / "data") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_unknown_engine(tmp_path: Path) -> None:
+    """An engine that does not exist is exit code 3 and a line that says which ones there are."""
+    done = refused("--engine", "gtp", "--port", "0", "--data", str(tmp_path / "data"))
+    assert done.returncode == 3
+    assert "standby: engine.kind: must be local, llamacpp, simulated or a URL, not 'gtp'" in done.stderr
+    assert "Traceback" not in done.stderr
