@@ -165,6 +165,7 @@ FAILURES = [
     (stream(chunk("Hi"), done=False), Failure.BROKEN),
     (stream(chunk("Hi")), Failure.BROKEN),
     (stream({"error": {"message": "out of memory"}}), Failure.BROKEN),
+    (stream({"error": {"code": "invalid_schema"}}), Failure.INVALID),
     (stream(chunk("", finish="stop"), usage(3, 0)), Failure.EMPTY),
 ]
 

@@ -24,6 +24,7 @@ from standby.wire.messages import Event, MessageParams, decode_params
 from tests.engines.conftest import RunningHost
 from tests.engines.hostclient import LONG_TEXT, HostClient, ending, text_of
 from tests.engines.suite import PROMPT, EngineSuite
+from tests.host.test_grammar import GOOD
 
 pytestmark = pytest.mark.real
 USAGE = {"include_usage": True, "continuous_usage_stats": True}
@@ -117,6 +118,13 @@ async def test_a_schema_that_cannot_be_enforced_is_refused_and_does_no_harm(host
     assert (await host.ask(max_tokens=2))["status"] == 200
 
 
+async def test_every_schema_that_passes_the_door_compiles(host: HostClient) -> None:
+    """What the check lets in, the library can enforce: a schema that it cannot would end the host."""
+    for schema in GOOD:
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        assert (await host.ask(response_format=form, max_tokens=2))["status"] == 200
+
+
 async def test_live_work_runs_alone_and_batch_work_goes_on_after_it(host: HostClient) -> None:
     """While a live request is written, no batch request gets a token; each batch request ends with all of its own."""
     events: list[tuple[str, dict[str, Any]]] = []
@@ -150,7 +158,7 @@ async def test_live_work_runs_alone_and_batch_work_goes_on_after_it(host: HostCl
 
 async def test_a_stop_string_is_found_across_a_pause(host: HostClient) -> None:
     """A batch answer that is paused again and again still ends at its stop string."""
-    asked: dict[str, Any] = {"text": LONG_TEXT, "max_tokens": 40, "priority": 10}
+    asked: dict[str, Any] = {"text": LONG_TEXT, "max_tokens": 24, "priority": 10}
     whole = (await host.ask(**asked))["choices"][0]["message"]["content"]
     reading = asyncio.create_task(host.ask(**asked, stop=[whole[-12:-6]]))
     while not reading.done():
@@ -219,10 +227,10 @@ async def test_a_prompt_that_is_too_long_is_refused(host: HostClient) -> None:
 
 async def test_more_work_than_memory_is_all_done(host: HostClient) -> None:
     """With less KV memory than a batch would like, sequences wait or make way, and each ends with all its tokens."""
-    texts = [f"{n} " + "river stone " * 250 for n in range(6)]
-    asked = {"max_tokens": 40, "ignore_eos": True, "priority": 10}
+    texts = [f"{n} " + "river stone " * 130 for n in range(7)]
+    asked = {"max_tokens": 24, "ignore_eos": True, "priority": 10}
     answers = await asyncio.gather(*(host.ask(text=text, **asked) for text in texts))
-    assert [answer["usage"]["completion_tokens"] for answer in answers] == [40] * 6
+    assert [answer["usage"]["completion_tokens"] for answer in answers] == [24] * 7
 
 
 def test_the_host_opens_no_connection_to_anywhere(openvino_host: RunningHost) -> None:

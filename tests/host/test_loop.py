@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +45,7 @@ class Letters:
         self.pieces = self
         self.running: list[Running] = []
         self.steps: list[list[Running]] = []
+        self.broken = False
 
     def of(self, token: int) -> bytes:
         """Return a letter."""
@@ -59,6 +61,8 @@ class Letters:
 
     def step(self) -> None:
         """Write one letter in each sequence."""
+        if self.broken:
+            raise RuntimeError("a grammar")
         for handle in [h for h in self.running if h.finish is None]:
             token = next_token(handle.tokens)
             handle.tokens.append(token)
@@ -194,6 +198,20 @@ async def test_followers_start_after_their_leaders_first_token() -> None:
     loop.step_once()
     assert [len(step) for step in library.steps] == [1, 3]
     assert (first.cached, second.cached, third.cached) == (0, 12, 12)
+
+
+async def test_a_grammar_that_ends_the_library_is_refused() -> None:
+    """Its request is told so; the others break off with the host and are tried again by their client."""
+    loop, library, _ = make()
+    plain = loop.submit(ask(live=True, tokens=9), [1])
+    loop.step_once()
+    pieces(plain)
+    culprit = loop.submit(ask(live=True, tokens=9, schema="{}"), [2])
+    library.broken = True
+    with pytest.raises(RuntimeError):
+        await loop.run()
+    assert [piece.finish for piece in pieces(culprit)] == ["refused"]
+    assert pieces(plain) == []
 
 
 async def test_the_loop_sleeps_when_there_is_nothing_to_do() -> None:

@@ -244,9 +244,7 @@ class Chat:
         except (aiohttp.ClientError, ConnectionError, ValueError) as error:
             raise EngineError(Failure.BROKEN, f"the engine broke off ({type(error).__name__})") from None
 
-    async def _send(
-        self, method: str, url: str, data: bytes | None, headers: dict[str, str]
-    ) -> aiohttp.ClientResponse:
+    async def _send(self, method: str, url: str, data: bytes | None, headers: dict[str, str]) -> aiohttp.ClientResponse:
         """Send; once more if an idle connection turns out to be closed by the other side."""
         session = self._open()
         try:
@@ -347,6 +345,8 @@ class _Writing:
 
     def take(self, chunk: Chunk) -> list[Event]:
         """Take one chunk."""
+        if chunk.is_refusal:
+            raise EngineError(Failure.INVALID, "output_config.format.schema: the engine cannot enforce this schema")
         if chunk.is_error:
             raise EngineError(Failure.BROKEN, "the engine gave up in the middle of the answer")
         if chunk.prompt is not None:

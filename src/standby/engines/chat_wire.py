@@ -130,6 +130,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     cached: int = 0
     output: int | None = None
     is_error: bool = False
+    is_refusal: bool = False
+    """The error is the request's own fault."""
 
 
 def read_chunk(data: bytes) -> Chunk:
@@ -139,7 +141,8 @@ def read_chunk(data: bytes) -> Chunk:
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from None
     if body.error is not None:
-        return Chunk(is_error=True)
+        code = body.error.get("code") if isinstance(body.error, dict) else None
+        return Chunk(is_error=True, is_refusal=code == "invalid_schema")
     choice = body.choices[0] if body.choices else _Choice()
     prompt, cached, output = _counts(body)
     stop = choice.stop_reason if isinstance(choice.stop_reason, str) else None

@@ -24,6 +24,24 @@ JSON = "application/json"
 KEEP_ALIVE_S = 5.0
 """Silence after which a stream carries an SSE comment."""
 
+ERRORS: dict[str | None, tuple[int, dict[str, Any]]] = {
+    "failed": (
+        500,
+        {"error": {"type": "server_error", "code": "generation_failed", "message": "the engine gave up this sequence"}},
+    ),
+    "refused": (
+        400,
+        {
+            "error": {
+                "type": "invalid_request_error",
+                "code": "invalid_schema",
+                "message": "response_format.json_schema.schema: the engine cannot enforce this schema",
+            }
+        },
+    ),
+}
+"""How an answer can end badly: the status before anything is sent, and the body, also in a stream."""
+
 
 class Prompter(Protocol):
     """What turns a conversation into tokens (`pipeline.Pipeline`)."""
@@ -138,7 +156,7 @@ class _Answer:
                 first = False
             if pieces[-1].finish is not None:
                 break
-        if self._ask.usage_at_end and pieces[-1].finish != "failed":
+        if self._ask.usage_at_end and pieces[-1].finish not in ERRORS:
             usage = {"usage": self._usage(pieces[-1].completion_tokens)}
             await _body(send, self._event({"object": "chat.completion.chunk", "choices": [], **usage}), more=True)
         await _body(send, b"data: [DONE]\n\n", more=False)
@@ -151,7 +169,7 @@ class _Answer:
             if pieces[-1].finish is not None:
                 break
         last = pieces[-1]
-        status, body = (500, _failed()) if last.finish == "failed" else (200, self._completion(text, last))
+        status, body = ERRORS[last.finish] if last.finish in ERRORS else (200, self._completion(text, last))
         headers = [(b"content-type", JSON.encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await _body(send, msgspec.json.encode(body), more=False)
@@ -173,8 +191,8 @@ class _Answer:
             return None
 
     def _chunk(self, piece: Piece, *, first: bool) -> bytes:
-        if piece.finish == "failed":
-            return self._event(_failed())
+        if piece.finish in ERRORS:
+            return self._event(ERRORS[piece.finish][1])
         delta = {"role": "assistant", "content": piece.text} if first else {"content": piece.text}
         choice = {"index": 0, "delta": delta, "finish_reason": piece.finish}
         if piece.finish is not None:
@@ -205,11 +223,6 @@ class _Answer:
 
 async def _body(send: Send, data: bytes, *, more: bool) -> None:
     await send({"type": "http.response.body", "body": data, "more_body": more})
-
-
-def _failed() -> dict[str, Any]:
-    error = {"type": "server_error", "code": "generation_failed", "message": "the engine gave up this sequence"}
-    return {"error": error}
 
 
 def _bad(bad: Bad) -> Response:

@@ -20,6 +20,8 @@ from standby.host.text import Writer
 
 TURNS = 8
 """Turns of the event loop between two steps: enough to accept, read, tokenize and queue a request."""
+LAST_WORDS_S = 0.5
+"""How long answers may be written after the library has failed for good."""
 log = logging.getLogger("standby.host")
 
 
@@ -96,14 +98,25 @@ class StepLoop:
         self._wake.set()
 
     async def run(self) -> None:
-        """Step for ever; ends only with an exception of the library."""
-        while True:
-            if not self._waiting and not self._running and not self._library.busy():
-                self._wake.clear()
-                await self._wake.wait()
-            self.step_once()
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
+        """Step for ever; ends only with an exception of the library, after which it cannot go on."""
+        try:
+            while True:
+                if not self._waiting and not self._running and not self._library.busy():
+                    self._wake.clear()
+                    await self._wake.wait()
+                self.step_once()
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
+        except RuntimeError:
+            self._refuse_new_grammars()
+            await asyncio.sleep(LAST_WORDS_S)
+            raise
+
+    def _refuse_new_grammars(self) -> None:
+        """Tell the likely culprits, so that they do not come back and end the next host as well."""
+        for sequence in self._running.values():
+            if sequence.structured and not sequence.started:
+                sequence.pieces.put_nowait(Piece(text="", completion_tokens=0, finish="refused"))
 
     def step_once(self) -> None:
         """Decide, stop, start, compute one step, hand out what came."""

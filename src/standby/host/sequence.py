@@ -17,7 +17,7 @@ class Piece:
     text: str
     completion_tokens: int
     finish: str | None = None
-    """`stop`, `length` or `failed`."""
+    """`stop`, `length`, `failed`, or `refused`: its grammar ended the library."""
     stop: str | None = None
     """The stop string that was found."""
 
