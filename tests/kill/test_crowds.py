@@ -16,9 +16,15 @@ THREADS = 8
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerProcess]:
+def slots() -> int:
+    """Say how many requests the simulator works on at once."""
+    return 8
+
+
+@pytest.fixture
+def server(tmp_path: Path, slots: int) -> Iterator[ServerProcess]:
     """Start a simulator that takes a moment for each answer, so that work is under way when somebody looks."""
-    with ServerProcess(tmp_path / "data", config={"simulator": {"slots": 8, "decode_tokens_s": 1000.0}}) as running:
+    with ServerProcess(tmp_path / "data", config={"simulator": {"slots": slots, "decode_tokens_s": 1000.0}}) as running:
         yield running
 
 
@@ -71,6 +77,7 @@ def test_twenty_batches_interleave(server: ServerProcess) -> None:
         assert len(results(server, batch_id)) == 100
 
 
+@pytest.mark.parametrize("slots", [64])
 def test_a_small_batch_passes_a_large_one(server: ServerProcess) -> None:
     """Ten items beside twenty thousand end while nearly all of those still wait."""
     large = create(server, [item(f"l{n}") for n in range(20_000)])["id"]
@@ -81,6 +88,6 @@ def test_a_small_batch_passes_a_large_one(server: ServerProcess) -> None:
     seen = retrieve(server, large)
     assert seen["processing_status"] == "in_progress"
     done_meanwhile = before - seen["request_counts"]["processing"]
-    assert done_meanwhile < 1000, f"{done_meanwhile} items of the large batch went before ten of the small one"
+    assert done_meanwhile < 2000, f"{done_meanwhile} items of the large batch went before ten of the small one"
     assert wait_ended(server, large, timeout=240)["request_counts"]["succeeded"] == 20_000
     assert len(results(server, large)) == 20_000
