@@ -39,6 +39,7 @@ real: model
 	$(PYTEST) -q -m "real and not ($(HEAVY))"
 
 heavy: model
+	@tools/node.sh
 	$(PYTEST) -q -m "$(HEAVY)"
 
 check: lint types layers fast real heavy ## What CI runs: format, lint, types, layers, every test
