@@ -36,6 +36,7 @@ CALLS = {
     "asynchronous client": "create, retrieve, results, list, cancel, delete, stream, count_tokens, models",
     "key in `X-Api-Key`": "opens its workspace",
     "key in `Authorization`": "opens its workspace",
+    "a key in each header": "one that opens is enough",
     "wrong key": "`AuthenticationError` in both headers",
     "workspaces": "another workspace's batch is `NotFoundError`; its name in the header is `PermissionDeniedError`",
     "unknown id, unknown path": "`NotFoundError`",

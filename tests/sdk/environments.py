@@ -7,6 +7,7 @@ Only PyPI and the npm registry are asked, through pip and npm; whatever versions
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -43,7 +44,6 @@ def sources_of_sdk(version: str) -> Path:
 
     def make() -> None:
         shutil.rmtree(home, ignore_errors=True)
-        home.parent.mkdir(parents=True, exist_ok=True)
         wanted = ("--no-deps", "--no-binary", "anthropic", f"anthropic=={version}")
         run(python_with_sdk(version), "-m", "pip", "download", "--quiet", "--dest", str(home.parent), *wanted)
         with tarfile.open(home.parent / f"{home.name}.tar.gz") as archive:
@@ -57,27 +57,31 @@ def typescript_with_sdk(version: str) -> Path:
     """Return a folder with the story and this version of the TypeScript SDK in its node_modules."""
     home = CACHE / f"typescript-{version}"
     locked = HERE / "typescript" / version
-    story = (HERE / "typescript" / "story.mjs").read_text(encoding="utf-8")
+    story = HERE / "typescript" / "story.mjs"
 
     def make() -> None:
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(locked, home)
+        shutil.copy(story, home)
         npm = shutil.which("npm")
         assert npm, "node is here, npm is not: the TypeScript SDK cannot be installed"
         run(npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=home)
 
-    once(home, (locked / "package-lock.json").read_text(encoding="utf-8"), make)
-    (home / "story.mjs").write_text(story, encoding="utf-8")
+    once(home, (locked / "package-lock.json").read_text(encoding="utf-8") + story.read_text(encoding="utf-8"), make)
     return home
 
 
 def once(home: Path, made_from: str, make: Callable[[], None]) -> None:
-    """Make `home` unless its marker says that it was made from the same."""
+    """Make `home` unless its marker says that it was made from the same; of two processes one waits."""
+    home.parent.mkdir(parents=True, exist_ok=True)
     marker = home.with_name(f"{home.name}.made")
-    if home.is_dir() and marker.is_file() and marker.read_text(encoding="utf-8") == made_from:
-        return
-    make()
-    marker.write_text(made_from, encoding="utf-8")
+    with home.with_name(f"{home.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if home.is_dir() and marker.is_file() and marker.read_text(encoding="utf-8") == made_from:
+            return
+        marker.unlink(missing_ok=True)
+        make()
+        marker.write_text(made_from, encoding="utf-8")
 
 
 def interpreter(home: Path) -> Path:

@@ -374,8 +374,14 @@ def key_in_authorization(setting: Setting) -> None:
     equal(header_sent(setting.client(api_key=None, auth_token=setting.key)), "authorization")
 
 
+@call("a key in each header")
+def key_in_each_header(setting: Setting) -> None:
+    other = "Authorization" if "X-Api-Key" in setting.client().auth_headers else "X-Api-Key"
+    equal(header_sent(setting.client(default_headers={other: "Bearer nobody-has-this"})), "x-api-key authorization")
+
+
 def header_sent(client: Any) -> str:
-    """Make a call that needs a key and say which header carried it."""
+    """Make a call that needs a key and say which headers carried it."""
     sent = client.models.with_raw_response.list().http_request.headers
     return " ".join(name for name in ("x-api-key", "authorization") if name in sent)
 

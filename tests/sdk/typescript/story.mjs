@@ -250,6 +250,12 @@ const story = {
     assert.equal(await headerSent({ apiKey: null, authToken: key }), 'authorization');
   },
 
+  async 'a key in each header'() {
+    const other = (await headerSent()) === 'x-api-key' ? 'Authorization' : 'X-Api-Key';
+    const both = { defaultHeaders: { [other]: 'Bearer nobody-has-this' } };
+    assert.equal(await headerSent(both), 'x-api-key authorization');
+  },
+
   async 'wrong key'() {
     const nobodys = 'sk-nobody-has-this';
     for (const wrong of [client({ apiKey: nobodys }), client({ apiKey: null, authToken: nobodys })]) {
@@ -408,7 +414,7 @@ async function checkModels(models) {
   await refused(Anthropic.NotFoundError, 'not_found_error', () => models.retrieve('nobody-serves-this'));
 }
 
-// Make a call that needs a key and say which header carried it.
+// Make a call that needs a key and say which headers carried it.
 async function headerSent(changes = {}) {
   let sent;
   const watching = (target, init) => {
@@ -436,9 +442,15 @@ async function raised(kind, ask) {
   throw new Error(`expected ${kind.name}, got ${JSON.stringify(answer)}`);
 }
 
+let stray; // an error that nobody waited for counts for the step in which it came up
+process.on('unhandledRejection', (error) => (stray = error));
+
 async function outcome(step) {
+  stray = undefined;
   try {
-    return (await step()) === NOT_OFFERED ? 'not offered' : 'yes';
+    const offered = (await step()) !== NOT_OFFERED;
+    if (stray) throw stray;
+    return offered ? 'yes' : 'not offered';
   } catch (error) {
     console.error(error);
     return `${error}`;
