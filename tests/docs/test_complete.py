@@ -213,3 +213,16 @@ def test_decision_is_listed_and_dated(file: Path) -> None:
     assert f"]({file.name})" in read("decisions/README.md")
     assert file.stem[:10] in text
     assert {"**Decided.**", "**Why.**", "**Rejected.**", "**Costs.**"} <= set(re.findall(r"\*\*\w+\.\*\*", text))
+
+
+def cited_sections() -> list[str]:
+    """Collect the sections of the contract that the code cites, such as `2.4` in "contract 2.4"."""
+    texts = [file.read_text(encoding="utf-8") for place in ("src", "tests") for file in (ROOT / place).rglob("*.py")]
+    citations = [found for text in texts for found in re.findall(r"contract (\d[\d., and to]*)", text)]
+    return sorted({number for citation in citations for number in re.findall(r"\d+(?:\.\d+)*", citation)})
+
+
+@pytest.mark.parametrize("section", cited_sections())
+def test_cited_section_exists(section: str) -> None:
+    """Who reads "contract 2.4" in the code finds 2.4 in the contract."""
+    assert re.search(rf"^#+ {re.escape(section)} ", read("reference/contract.md"), re.MULTILINE)
