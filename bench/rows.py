@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,7 @@ from pathlib import Path
 from bench.bare import dispatch_bare
 from bench.bodies import take_in_bare, write_body
 from bench.measure import MB, cpu_s, memory_of, percentile, spread, timed
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from harness import HEADERS, ServerProcess, call, free_port, retrieve, wait_ended, wait_until
+from tests.harness import HEADERS, ServerProcess, call, free_port, retrieve, wait_ended, wait_until
 
 SLOTS = 64
 
@@ -39,7 +36,7 @@ class Row:
 @contextmanager
 def server(folder: Path, **settings: object) -> Iterator[ServerProcess]:
     """Start a server with the simulator at zero latency."""
-    config = {"simulator": {"slots": SLOTS, **settings}, "log": {"level": "warning"}}
+    config: dict[str, dict[str, object]] = {"simulator": {"slots": SLOTS, **settings}, "log": {"level": "warning"}}
     with ServerProcess(folder / "data", config=config) as running:
         yield running
 
@@ -211,7 +208,7 @@ def wait_ended_gently(running: ServerProcess, batch_id: str) -> None:
     )
 
 
-def _probe(running: ServerProcess, seconds: float):  # noqa: ANN202 - a closure
+def _probe(running: ServerProcess, seconds: float) -> Callable[[], list[float]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.prober", str(running.port), str(seconds)], stdout=subprocess.PIPE, text=True
     )
