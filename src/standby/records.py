@@ -266,18 +266,10 @@ PLAN_ENTRY = struct.Struct("<QIIIII64sI")
 _PLAN_BODY = struct.Struct("<QIIIII64s")
 
 
-def pack_entry(entry: PlanEntry) -> bytes:
-    """Write one plan entry."""
-    body = _PLAN_BODY.pack(
-        entry.offset, entry.length, entry.item, entry.group, entry.cost, entry.crc, entry.custom_id.encode()
-    )
+def pack_plan_entry(offset: int, length: int, item: int, group: int, cost: int, crc: int, custom_id: str) -> bytes:
+    """Write one plan entry. Plain arguments: this runs 100,000 times while a client waits."""
+    body = _PLAN_BODY.pack(offset, length, item, group, cost, crc, custom_id.encode())
     return body + zlib.crc32(body).to_bytes(4, "little")
-
-
-def length_of(packed: bytes) -> int:
-    """Read the length of an item from its packed entry."""
-    length: int = _PLAN_BODY.unpack_from(packed)[1]
-    return length
 
 
 def unpack_plan(packed: bytes) -> Iterator[PlanEntry]:

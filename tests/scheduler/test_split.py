@@ -119,7 +119,7 @@ def test_items_are_found_whatever_stands_in_them(
     body = json.dumps({"requests": items}, indent=indent).encode()
     whole, splitting.WINDOW = splitting.WINDOW, window
     try:
-        entries = list(unpack_plan(b"".join(plan_of(io.BytesIO(body), max_items=100))))
+        entries = list(unpack_plan(b"".join(packed for packed, _ in plan_of(io.BytesIO(body), max_items=100))))
     finally:
         splitting.WINDOW = whole
 

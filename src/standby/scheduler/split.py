@@ -2,25 +2,23 @@
 
 The body may have 256 MB and 100,000 items. A window is cut where one item ends and the next begins; a cut is right
 exactly when `[` + window + `]` is a JSON array, because a cut inside an item leaves a string or a brace open.
-Small bodies are split in the server's process; large ones in a child (`python -m standby.scheduler.split`), because
-decoding holds the interpreter.
+Small bodies are split in the server's process, large ones in a child (`split_child.py`).
 """
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 import zlib
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 import msgspec
 
 from standby.errors import ApiError, invalid
-from standby.records import PlanEntry, Slice, length_of, pack_entry
+from standby.records import Slice, pack_plan_entry
 from standby.wire.envelope import CUSTOM_ID, NOT_JSON, duplicate_fault, envelope_fault, item_fault, size_fault
 
 WINDOW = 4 << 20
@@ -61,21 +59,39 @@ class SplitResult(msgspec.Struct, frozen=True):
         return tuple(Slice(first=first, count=count) for first, count in self.runs)
 
 
+class Body(Protocol):
+    """What a body is read from: a file, or one that still grows."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read up to `size` bytes; none only at the end."""
+        ...
+
+    def seek(self, offset: int, /) -> object:
+        """Go to a place."""
+        ...
+
+
 def split(items: Path, plan: Path, *, max_items: int) -> SplitResult:
     """Check the envelope of the body in `items` and write its plan; the fault is in the result, never raised."""
-    lengths = []
+    with items.open("rb") as body:
+        return split_body(body, plan, max_items=max_items)
+
+
+def split_body(body: Body, plan: Path, *, max_items: int) -> SplitResult:
+    """The same for a body that is open already."""
+    lengths = array("I")
     try:
-        with items.open("rb") as body, plan.open("wb") as file:
-            for entry in plan_of(body, max_items=max_items):
-                file.write(entry)
-                lengths.append(length_of(entry))
+        with plan.open("wb") as file:
+            for packed, length in plan_of(body, max_items=max_items):
+                file.write(packed)
+                lengths.append(length)
     except ApiError as fault:
         return SplitResult(fault=fault.message)
     return SplitResult(size=len(lengths), runs=list(runs_of(lengths)))
 
 
-def plan_of(body: BinaryIO, *, max_items: int) -> Iterator[bytes]:
-    """Yield the packed entries of the plan in submit order; raises `InvalidParams` at the first fault."""
+def plan_of(body: Body, *, max_items: int) -> Iterator[tuple[bytes, int]]:
+    """Yield (packed entry, length of its params) in submit order; raises `InvalidParams` at the first fault."""
     seen: set[str] = set()
     count = 0
     try:
@@ -90,7 +106,7 @@ def plan_of(body: BinaryIO, *, max_items: int) -> Iterator[bytes]:
         raise invalid(size_fault(count, max_items=max_items))
 
 
-def runs_of(lengths: list[int]) -> Iterator[tuple[int, int]]:
+def runs_of(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Cut a plan into runs (first, count): 16 to 256 items, about 400 runs a large batch, at most 2 MiB each."""
     most = max(RUN_ITEMS_MIN, min(RUN_ITEMS_MAX, len(lengths) // RUNS_A_BATCH))
     first = count = size = 0
@@ -113,7 +129,7 @@ class Window:
     items: Sequence[Item | msgspec.Raw]
 
 
-def windows_of(body: BinaryIO) -> Iterator[Window]:
+def windows_of(body: Body) -> Iterator[Window]:
     """Yield the elements of `requests` window by window; raises `InvalidParams` if the body has another shape."""
     data = body.read(WINDOW)
     head = _HEAD.match(data)
@@ -168,7 +184,7 @@ def _candidates(data: bytes) -> list[int]:
         reach *= 8
 
 
-def _cut_at_end(data: bytes, body: BinaryIO) -> tuple[int, Sequence[Item | msgspec.Raw]]:
+def _cut_at_end(data: bytes, body: Body) -> tuple[int, Sequence[Item | msgspec.Raw]]:
     end = data.rfind(b"]")
     if end < 0 or not _TAIL.match(data, end):
         raise invalid(_fault_of_whole(body))
@@ -202,39 +218,19 @@ def _decode_one(number: int, raw: msgspec.Raw) -> Item:
         raise invalid(item_fault(number, bytes(raw))) from None
 
 
-def _entry(number: int, item: Item, offset: int, params: bytes, seen: set[str]) -> bytes:
+def _entry(number: int, item: Item, offset: int, params: bytes, seen: set[str]) -> tuple[bytes, int]:
     custom_id = item.custom_id
     if not CUSTOM_ID.fullmatch(custom_id) or not params.startswith(b"{"):
         raise invalid(item_fault(number, msgspec.json.encode(item)))
     if custom_id in seen:
         raise invalid(duplicate_fault(custom_id))
     seen.add(custom_id)
-    return pack_entry(
-        PlanEntry(
-            item=number,
-            offset=offset,
-            length=len(params),
-            group=0,
-            cost=len(params) // BYTES_A_TOKEN,
-            crc=zlib.crc32(params),
-            custom_id=custom_id,
-        )
-    )
+    length = len(params)
+    packed = pack_plan_entry(offset, length, number, 0, length // BYTES_A_TOKEN, zlib.crc32(params), custom_id)
+    return packed, length
 
 
-def _fault_of_whole(body: BinaryIO) -> str:
+def _fault_of_whole(body: Body) -> str:
     """Decode a body that is no create at once, to say what is wrong with it; memory is the body's size at most."""
     body.seek(0)
     return envelope_fault(body.read())
-
-
-def main(arguments: list[str]) -> None:
-    """`ITEMS PLAN MAX_ITEMS`: split, and print the result as JSON."""
-    os.nice(5)
-    items, plan, max_items = arguments
-    result = split(Path(items), Path(plan), max_items=int(max_items))
-    sys.stdout.buffer.write(msgspec.json.encode(result))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
