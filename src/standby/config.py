@@ -79,6 +79,14 @@ class EngineSettings:
     )
     kv_cache_mb: int = field(default=512, metadata={"doc": "Memory of the embedded engine's KV cache.", "min": 16})
     context: int = field(default=0, metadata={"doc": "Context length in tokens; 0 takes the model's.", "min": 0})
+    temperature: float = field(
+        default=-1.0,
+        metadata={
+            "doc": "Temperature of requests that name none (the newest SDKs cannot); -1 leaves it to the engine.",
+            "min": -1,
+            "max": 2,
+        },
+    )
     first_token_timeout_s: float = field(
         default=120.0, metadata={"doc": "How long an engine may be silent before its first token.", "min": 0.1}
     )

@@ -382,3 +382,14 @@ async def test_aliases_resolve_to_the_real_model(connect: Connect) -> None:
     with pytest.raises(InvalidParams) as caught:
         await engine.resolve("claude-opus-5")
     assert (caught.value.status, caught.value.message) == (404, "model: claude-opus-5")
+
+
+@pytest.mark.parametrize(("setting", "asked", "sent"), [(-1.0, None, None), (0.0, None, 0.0), (0.0, 0.7, 0.7)])
+async def test_the_set_temperature_is_for_requests_that_name_none(
+    script: Script, connect: Connect, setting: float, asked: float | None, sent: float | None
+) -> None:
+    """A request's own temperature wins; -1 leaves the choice to the engine."""
+    engine = await connect(GENERIC, temperature=setting)
+    await engine.generate(ask(**({} if asked is None else {"temperature": asked})))
+
+    assert script.sent[0].get("temperature") == sent

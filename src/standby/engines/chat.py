@@ -144,7 +144,8 @@ class Chat:
         """Answer one request as events."""
         model = await self.resolve(params.model)
         dialect = self._dialect or GENERIC
-        body = chat_body(params, model=model, dialect=dialect, live=live)
+        temperature = self._settings.temperature if self._settings.temperature >= 0 else None
+        body = chat_body(params, model=model, dialect=dialect, live=live, temperature=temperature)
         writing = _Writing(params, model=model, dialect=dialect)
         with self._counted(live=live):
             async with aclosing(self._chunks(body, deadline_us)) as chunks:

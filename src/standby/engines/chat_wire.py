@@ -67,7 +67,9 @@ GENERIC = Dialect(name="chat", extra={"stream_options": {"include_usage": True}}
 BY_OWNER = {"standby": HOST, "llamacpp": LLAMACPP, "vllm": VLLM}
 
 
-def chat_body(params: MessageParams, *, model: str, dialect: Dialect, live: bool) -> dict[str, Any]:
+def chat_body(
+    params: MessageParams, *, model: str, dialect: Dialect, live: bool, temperature: float | None = None
+) -> dict[str, Any]:
     """Write the body of `/v1/chat/completions`, always streaming; raises `InvalidParams`."""
     _refuse(params)
     body: dict[str, Any] = {
@@ -76,7 +78,7 @@ def chat_body(params: MessageParams, *, model: str, dialect: Dialect, live: bool
         "max_tokens": max(1, params.max_tokens),
         "stream": True,
         **dialect.extra,
-        **_sampling(params, dialect),
+        **_sampling(params, dialect, temperature),
         **_format(params),
     }
     if params.stop_sequences and dialect.says_stop:
@@ -193,8 +195,9 @@ def _counts(body: _Chunk) -> tuple[int | None, int, int | None]:
     return None, 0, None
 
 
-def _sampling(params: MessageParams, dialect: Dialect) -> dict[str, Any]:
-    given: dict[str, Any] = {"temperature": params.temperature, "top_p": params.top_p}
+def _sampling(params: MessageParams, dialect: Dialect, default: float | None) -> dict[str, Any]:
+    temperature = default if params.temperature is None else params.temperature
+    given: dict[str, Any] = {"temperature": temperature, "top_p": params.top_p}
     if params.top_k is not None:
         if not dialect.top_k:
             raise invalid("top_k: the engine behind this model does not take it")
