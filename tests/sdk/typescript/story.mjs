@@ -109,7 +109,7 @@ const story = {
 
     const walked = await walk(batches.list({ limit: 2 }));
 
-    assert.deepEqual(walked.slice(0, 5), made.toReversed());
+    assert.deepEqual(walked.slice(0, 5), [...made].reverse());
     assert.equal(new Set(walked).size, walked.length);
     assert.deepEqual(walked, await walk(batches.list({ limit: 1000 })));
     assert.deepEqual(await walk(batches.list({ limit: 2, after_id: made.at(-1) })), walked.slice(1));
