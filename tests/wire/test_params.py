@@ -344,6 +344,7 @@ def test_the_cap_is_the_models() -> None:
     """`max_tokens` above what the model can answer is refused with both numbers."""
     params = accepted(body(max_tokens=8193))
     check_cap(params, "small", 8193)
+    check_cap(params, "untold", 0)
     with pytest.raises(InvalidParams) as caught:
         check_cap(params, "small", 8192)
     assert caught.value.message == (

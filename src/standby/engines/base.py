@@ -43,7 +43,9 @@ class Model:
     display_name: str
     created_us: int
     max_input_tokens: int
+    """0 if the engine does not tell, as many a chat-completions server."""
     max_output_tokens: int
+    """0 if the engine does not tell."""
 
 
 class Engine(Protocol):

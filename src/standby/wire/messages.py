@@ -235,8 +235,8 @@ def encode_params(params: PromptParams) -> bytes:
 
 
 def check_cap(params: MessageParams, model_id: str, cap: int) -> None:
-    """Refuse `max_tokens` above what the model can answer (contract 2.7.3)."""
-    if params.max_tokens > cap:
+    """Refuse `max_tokens` above what the model can answer (contract 2.7.3); 0 is a cap that nobody told."""
+    if params.max_tokens > cap > 0:
         raise invalid(
             f"max_tokens: {params.max_tokens} > {cap}, which is the maximum allowed number of output tokens "
             f"for {model_id}"
