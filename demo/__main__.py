@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -36,7 +37,7 @@ def main() -> int:
     """Play the story once."""
     console.print("[bold]The nightly report[/], with the official Python SDK and a model that runs on this machine\n")
     with tempfile.TemporaryDirectory(prefix="standby-demo-") as folder, server(Path(folder)) as url:
-        tell(report.connect(url))
+        tell(Anthropic(base_url=url, api_key="any"))
     return 0
 
 
@@ -46,7 +47,9 @@ def server(folder: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "standby", "serve", "--engine", "local", "--port", url.rpartition(":")[2]]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, "--data", str(folder / "data")], stdout=log, stderr=log)
+        # A model this small rambles unless it always takes its most likely word.
+        calm = {**os.environ, "STANDBY_ENGINE_TEMPERATURE": "0"}
+        process = subprocess.Popen([*command, "--data", str(folder / "data")], stdout=log, stderr=log, env=calm)
     try:
         with console.status(f"starting {' '.join(command[1:])} …"):
             seconds = wait_ready(process, url, folder / "log")

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from anthropic import Anthropic
-
 if TYPE_CHECKING:
+    from anthropic import Anthropic
     from anthropic.types import MessageParam
     from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
     from anthropic.types.messages.batch_create_params import Request
@@ -52,15 +51,6 @@ class Answer(NamedTuple):
     output_tokens: int
 
 
-def connect(url: str) -> Anthropic:
-    """Point the official SDK at the server.
-
-    The version is named because the newest one has no `temperature` any more, and a model as small as the embedded
-    one rambles unless it always takes its most likely word. For a larger model leave both out.
-    """
-    return Anthropic(base_url=url, api_key="any", default_headers={"anthropic-version": "2023-06-01"})
-
-
 def read_accounts(file: Path = ACCOUNTS) -> list[Row]:
     """Read the week's activity, one row an account."""
     with file.open(encoding="utf-8", newline="") as lines:
@@ -74,7 +64,6 @@ def to_request(row: Row, model: str) -> Request:
         "params": {
             "model": model,
             "max_tokens": 60,
-            "temperature": 0,  # type: ignore[typeddict-unknown-key] # see `connect`
             "cache_control": {"type": "ephemeral"},
             "system": SYSTEM,
             "messages": [*examples(), {"role": "user", "content": describe(row, change(row))}],
@@ -150,7 +139,6 @@ def ask_live(client: Anthropic, model: str) -> tuple[str, float]:
     message = client.messages.create(
         model=model,
         max_tokens=24,
-        extra_body={"temperature": 0},
         messages=[{"role": "user", "content": "What is the capital of France? Answer in one sentence."}],
     )
     text = "".join(block.text for block in message.content if block.type == "text")
