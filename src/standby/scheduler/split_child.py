@@ -20,7 +20,7 @@ from standby.errors import ApiError, BlobError
 from standby.scheduler.split import SplitResult, split_body
 
 WAIT_S = 0.005
-NICENESS = 5
+NICENESS = 19
 
 
 class SplitChild:
