@@ -214,6 +214,7 @@ def crash_points(passages: Counter[str]) -> list[str]:
     return firsts + [f"{name}:{count // 2 + 1}" for name, count in sorted(passages.items()) if count > 1]
 
 
+@pytest.mark.timeout(1800)
 def test_a_crash_at_any_door_changes_nothing(tmp_path: Path, subtests: pytest.Subtests) -> None:
     """Wherever the process dies, nothing acknowledged is lost, every item ends once, and results never change."""
     passages = learn(tmp_path)

@@ -33,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 BOUNDS = Bounds(cancel_s=3.0, window=WINDOW, repeats_a_crash=WINDOW + COMMIT_ITEMS)
 
 
+@pytest.mark.timeout(120 + 30 * CYCLES)
 def test_kill_at_any_moment(tmp_path: Path) -> None:
     """A server that is killed again and again under load loses nothing, doubles nothing, and ends everything."""
     print(f"KILL_SEED={SEED} KILL_CYCLES={CYCLES}")  # noqa: T201 - to play it again
