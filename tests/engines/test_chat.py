@@ -390,6 +390,7 @@ async def test_the_set_temperature_is_for_requests_that_name_none(
 ) -> None:
     """A request's own temperature wins; -1 leaves the choice to the engine."""
     engine = await connect(GENERIC, temperature=setting)
-    await engine.generate(ask(**({} if asked is None else {"temperature": asked})))
+    given: dict[str, Any] = {} if asked is None else {"temperature": asked}
+    await engine.generate(ask(**given))
 
     assert script.sent[0].get("temperature") == sent

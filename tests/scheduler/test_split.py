@@ -75,6 +75,8 @@ def test_every_fault_of_the_envelope_has_the_contracts_words(body: bytes, messag
         b'{"requests":' + b"[" * 100_000,
         b'{"requests":[{"custom_id":"a","params":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001 + b"]}",
         b'{"requests":[{"custom_id":"a","params":{"n":NaN}}]}',
+        b'{"requests":[{"custom_id":"\x80","params":{}}]}',
+        b'{"requests":[{"custom_id":"a","params":{}},{"\x80":"a","params":{}}]}',
     ],
 )
 def test_what_is_not_json_is_called_so(body: bytes) -> None:

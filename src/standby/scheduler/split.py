@@ -141,7 +141,6 @@ def windows_of(body: Body) -> Iterator[Window]:
         data += more
         cut, items = _cut_inside(data) if more else _cut_at_end(data, body)
         if items:
-            _check_utf8(data[:cut])
             yield Window(data[:cut], offset, items)
         if not more:
             return
@@ -196,6 +195,7 @@ def _cut_at_end(data: bytes, body: Body) -> tuple[int, Sequence[Item | msgspec.R
 
 def _decode(elements: bytes) -> Sequence[Item | msgspec.Raw]:
     """Decode what stands between the brackets; elements that are no items stay raw, for words to be found later."""
+    _check_utf8(elements)
     array = b"[" + elements + b"]"
     try:
         return _items.decode(array)
