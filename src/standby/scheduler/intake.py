@@ -19,14 +19,14 @@ from standby.errors import BlobError, StoreError, invalid
 from standby.ids import make_id
 from standby.records import BatchId, Clock, Created, NewBatch, Origin, Principal, Rules
 from standby.scheduler.split import SplitResult, split
-from standby.scheduler.split_child import SplitChild
+from standby.scheduler.split_child import split_in_child
 from standby.store.base import Store
 from standby.wire.bodies import Inflate
 from standby.wire.errors import queue_full
 
 PIECE = 1 << 20
 CHILD_FROM = 1 << 20
-"""Bodies from this size on are split in a child process, as they arrive: 1 MiB decodes in about 5 ms."""
+"""Bodies from this size on are split in a child process: 1 MiB decodes in about 5 ms."""
 CHILDREN = 2
 
 
@@ -110,8 +110,6 @@ class Upload:
         self._held = bytearray()
         self._size = 0
         self._spool: Spool | None = None
-        self._child: SplitChild | None = None
-        self._has_turn = False
 
     async def write(self, chunk: bytes) -> None:
         """Take bytes as they come from the socket; raises `ApiError` when there are too many or they do not inflate."""
@@ -134,7 +132,6 @@ class Upload:
 
     async def abort(self) -> None:
         """Remove what was spooled and not adopted."""
-        await self._end_split()
         if self._spool is not None:
             spool, self._spool = self._spool, None
             await spool.discard()
@@ -148,7 +145,6 @@ class Upload:
         self._size += len(data)
         self._digest.update(data) if len(data) < PIECE else await asyncio.to_thread(self._digest.update, data)
         await self._spool.write(data)
-        await self._begin_split(self._spool)
 
     async def _accept(self, spool: Spool) -> Created:
         store, now_us = self._intake.store, self._intake.clock()
@@ -156,7 +152,7 @@ class Upload:
         twin = await store.find_twin(self._principal.workspace_id, new, now_us=now_us)
         if twin is not None:
             return Created(batch=twin, is_new=False)
-        plan = _plan_beside(spool)
+        plan = spool.path.with_name("plan")
         found = await self._split(spool.path, plan)
         if found.fault is not None:
             raise invalid(found.fault)
@@ -198,26 +194,8 @@ class Upload:
         max_items = self._intake.settings.max_items
         if self._size < CHILD_FROM:
             return await asyncio.to_thread(split, items, plan, max_items=max_items)
-        if self._child is not None:
-            return await self._child.finish()
         async with self._intake.children:
-            self._child = await SplitChild.start(items, plan, max_items=max_items)
-            return await self._child.finish()
-
-    async def _begin_split(self, spool: Spool) -> None:
-        """Let a child split what is there while the rest arrives, if one is free; else it is done at the end."""
-        if self._child is None and self._size >= CHILD_FROM and not self._intake.children.locked():
-            await self._intake.children.acquire()
-            self._has_turn = True
-            plan, max_items = _plan_beside(spool), self._intake.settings.max_items
-            self._child = await SplitChild.start(spool.path, plan, max_items=max_items)
-
-    async def _end_split(self) -> None:
-        if self._child is not None:
-            await self._child.kill()
-        if self._has_turn:
-            self._has_turn = False
-            self._intake.children.release()
+            return await split_in_child(items, plan, max_items=max_items)
 
     def _new_batch(self, now_us: int, found: SplitResult | None = None) -> NewBatch:
         return NewBatch(
@@ -235,7 +213,3 @@ class Upload:
             ),
             rules=self._rules,
         )
-
-
-def _plan_beside(spool: Spool) -> Path:
-    return spool.path.with_name("plan")

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO
 
 import msgspec
 
@@ -59,29 +59,11 @@ class SplitResult(msgspec.Struct, frozen=True):
         return tuple(Slice(first=first, count=count) for first, count in self.runs)
 
 
-class Body(Protocol):
-    """What a body is read from: a file, or one that still grows."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Read up to `size` bytes; none only at the end."""
-        ...
-
-    def seek(self, offset: int, /) -> object:
-        """Go to a place."""
-        ...
-
-
 def split(items: Path, plan: Path, *, max_items: int) -> SplitResult:
     """Check the envelope of the body in `items` and write its plan; the fault is in the result, never raised."""
-    with items.open("rb") as body:
-        return split_body(body, plan, max_items=max_items)
-
-
-def split_body(body: Body, plan: Path, *, max_items: int) -> SplitResult:
-    """The same for a body that is open already."""
     lengths = array("I")
     try:
-        with plan.open("wb") as file:
+        with items.open("rb") as body, plan.open("wb") as file:
             for packed, length in plan_of(body, max_items=max_items):
                 file.write(packed)
                 lengths.append(length)
@@ -90,7 +72,7 @@ def split_body(body: Body, plan: Path, *, max_items: int) -> SplitResult:
     return SplitResult(size=len(lengths), runs=list(runs_of(lengths)))
 
 
-def plan_of(body: Body, *, max_items: int) -> Iterator[tuple[bytes, int]]:
+def plan_of(body: BinaryIO, *, max_items: int) -> Iterator[tuple[bytes, int]]:
     """Yield (packed entry, length of its params) in submit order; raises `InvalidParams` at the first fault."""
     seen: set[str] = set()
     count = 0
@@ -129,7 +111,7 @@ class Window:
     items: Sequence[Item | msgspec.Raw]
 
 
-def windows_of(body: Body) -> Iterator[Window]:
+def windows_of(body: BinaryIO) -> Iterator[Window]:
     """Yield the elements of `requests` window by window; raises `InvalidParams` if the body has another shape."""
     data = body.read(WINDOW)
     head = _HEAD.match(data)
@@ -183,7 +165,7 @@ def _candidates(data: bytes) -> list[int]:
         reach *= 8
 
 
-def _cut_at_end(data: bytes, body: Body) -> tuple[int, Sequence[Item | msgspec.Raw]]:
+def _cut_at_end(data: bytes, body: BinaryIO) -> tuple[int, Sequence[Item | msgspec.Raw]]:
     end = data.rfind(b"]")
     if end < 0 or not _TAIL.match(data, end):
         raise invalid(_fault_of_whole(body))
@@ -230,7 +212,7 @@ def _entry(number: int, item: Item, offset: int, params: bytes, seen: set[str]) 
     return packed, length
 
 
-def _fault_of_whole(body: Body) -> str:
+def _fault_of_whole(body: BinaryIO) -> str:
     """Decode a body that is no create at once, to say what is wrong with it; memory is the body's size at most."""
     body.seek(0)
     return envelope_fault(body.read())
