@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,15 +52,19 @@ def create_rows(runs: int, *, items: int, item_bytes: int) -> list[Row]:
         for run in range(runs):
             bare.append(timed(lambda: take_in_bare(folder / "body", folder / "copy"))[0])
             (folder / "copy").unlink()
-            with server(folder / f"run{run}") as running:
-                alone.append(_probe(running, 3.0)())
-                finish = _probe(running, max(3.0, 3 * bare[-1]))
-                with memory_of(running.pid) as watch:
-                    seconds, batch_id = timed(lambda: upload(running, folder / "body"))
-                during.append(finish())
+            # each instrument has its own upload: watching memory costs the watched process time
+            with server(folder / f"timed{run}") as running:
+                seconds, batch_id = timed(lambda: upload(running, folder / "body"))
                 ours.append(seconds)
-                memory.append(watch.over_idle_mb)
-                call(running, "POST", f"/v1/messages/batches/{batch_id}/cancel")
+                end(running, batch_id)
+                alone.append(_probe(running, 3.0)(math.inf))
+                finish = _probe(running, 2 * seconds)
+                batch_id = upload(running, folder / "body")
+                during.append(finish(time.perf_counter()))
+                end(running, batch_id)
+            with server(folder / f"watched{run}") as running, memory_of(running.pid) as watch:
+                end(running, upload(running, folder / "body"))
+            memory.append(watch.over_idle_mb)
     ratios = [mine / other for mine, other in zip(ours, bare, strict=True)]
     added = [percentile(b, 0.99) - percentile(a, 0.99) for a, b in zip(alone, during, strict=True)]
     what = f"{items:,} items, {size / MB:.0f} MB"
@@ -201,6 +207,12 @@ def upload(running: ServerProcess, body: Path, *, max_tokens: int | None = None)
     return str(document["id"])
 
 
+def end(running: ServerProcess, batch_id: str) -> None:
+    """Cancel a batch and wait for its end."""
+    call(running, "POST", f"/v1/messages/batches/{batch_id}/cancel")
+    wait_ended_gently(running, batch_id)
+
+
 def wait_ended_gently(running: ServerProcess, batch_id: str) -> None:
     """Poll ten times a second, so that polling is no load."""
     wait_until(
@@ -208,15 +220,19 @@ def wait_ended_gently(running: ServerProcess, batch_id: str) -> None:
     )
 
 
-def _probe(running: ServerProcess, seconds: float) -> Callable[[], list[float]]:
+def _probe(running: ServerProcess, seconds: float) -> Callable[[float], list[float]]:
+    """Start a live client; the function returned waits for its end and gives the latencies up to a moment."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.prober", str(running.port), str(seconds)], stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n", "the live client never got an answer"
 
-    def finish() -> list[float]:
+    def finish(until: float) -> list[float]:
         out, _ = process.communicate()
         assert process.returncode == 0, "the live client failed"
-        return [float(line) for line in out.splitlines()]
+        lines = [line.split() for line in out.splitlines()]
+        return [float(latency) for sent, latency in lines if float(sent) < until]
 
     return finish
 

@@ -1,7 +1,7 @@
 """The splitter in a process of its own: decoding holds the interpreter, and the server's belongs to live requests.
 
-`python -m standby.scheduler.split_child ITEMS PLAN MAX_ITEMS` prints the result as JSON. It begins when the body is
-whole: one that read behind the upload was a third quicker, and cost live requests 15 ms more at p99 on two cores.
+`python -m standby.scheduler.split_child ITEMS PLAN MAX_ITEMS` prints the result as JSON. It begins when the
+body is whole.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ from standby.store.base import Store
 
 TICK_S = 0.05
 MOST_HELD = 32
+STARTS_A_PASS = 8
+"""Live requests get their turn on the event loop after this many items were started."""
 UNCOMMITTED_GROUPS = 8
 """Dispatch pauses while more than this many full commits wait: a full disk must not burn engine time."""
 
@@ -70,16 +72,17 @@ class Worker:
 
     async def run_once(self) -> float | None:
         """Look after the runs that are held, lease more if there is room, dispatch what is admitted."""
+        is_more = False
         await self._heed_stops()
         self._let_go()
         if self._may_dispatch():
             allowed = self._admission.allowed(self._engine.load())
             await self._read_again()
             await self._lease_more(allowed)
-            self._dispatch(allowed)
+            is_more = self._dispatch(allowed)
         self._meters.in_flight.set(self._in_flight)
         self._meters.held_runs.set(sum(1 for _ in self._runs()))
-        return TICK_S
+        return 0.0 if is_more else TICK_S
 
     async def renew_once(self) -> float | None:
         """Extend all leases; runs that somebody else took are dropped."""
@@ -201,15 +204,21 @@ class Worker:
             held.unread_until_us = None
             held.queue = queue
 
-    def _dispatch(self, allowed: int) -> None:
+    def _dispatch(self, allowed: int) -> bool:
+        """Start what is admitted, a few at a time; True if there is more to start."""
+        started = 0
         while self._in_flight < allowed:
             held = self._next()
             if held is None:
-                return
+                return False
             if held.lease.expires_us <= self._clock():
                 held.stop(self._clock())
                 continue
+            if started == STARTS_A_PASS:
+                return True
             self._start(held, held.queue.popleft())
+            started += 1
+        return False
 
     def _next(self) -> HeldRun | None:
         """Take batches in turn, runs of a batch in the order of the plan."""
