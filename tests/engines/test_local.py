@@ -233,6 +233,28 @@ async def test_more_work_than_memory_is_all_done(host: HostClient) -> None:
     assert [answer["usage"]["completion_tokens"] for answer in answers] == [24] * 7
 
 
+async def test_a_prompt_that_was_interrupted_while_it_was_read_is_read_right(host: HostClient) -> None:
+    """Clients leave and live work comes in mid-prompt; who finds those prompts in the cache gets no nonsense.
+
+    The library keeps half computed blocks of a sequence that is stopped before its first token; whoever found them
+    there answered with token 0 for ever.
+    """
+    prompts = [f"Customer {n}. " + f"On day {n} they opened {n * 7} tickets. " * (8 + n) for n in range(12)]
+
+    async def ask(text: str, priority: int) -> dict[str, Any]:
+        return await host.ask(text=text, max_tokens=6, priority=priority)
+
+    for _ in range(2):
+        leaving = [asyncio.create_task(ask(text, n % 2 * 10)) for n, text in enumerate(prompts)]
+        for task in leaving:
+            await host.ask(text="Say hello.", max_tokens=1, priority=0)
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+    answers = await asyncio.gather(*(ask(text, 10) for text in prompts), host.ask(max_tokens=9, priority=0))
+
+    assert [a for a in answers if not a["choices"][0]["message"]["content"].strip()] == []
+
+
 def test_the_host_opens_no_connection_to_anywhere(openvino_host: RunningHost) -> None:
     """It holds unix sockets only, and the telemetry package never got into it."""
     held = {str(path.readlink()) for path in Path(f"/proc/{openvino_host.pid}/fd").iterdir()}

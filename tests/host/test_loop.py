@@ -17,6 +17,8 @@ from standby.host.pipeline import Read
 from standby.host.sequence import Piece, Sequence
 
 BLOCK = 4
+READ = 14
+"""Prompt tokens that the library reads in a step."""
 
 
 def next_token(tokens: list[int]) -> int:
@@ -30,6 +32,7 @@ class Running:
 
     tokens: list[int]
     left: int
+    reading: int = 0
     unread: list[int] = field(default_factory=list)
     finish: str | None = None
     live: bool = True
@@ -46,6 +49,7 @@ class Letters:
         self.running: list[Running] = []
         self.steps: list[list[Running]] = []
         self.broken = False
+        self.added: list[int] = []
 
     def of(self, token: int) -> bytes:
         """Return a letter."""
@@ -54,8 +58,9 @@ class Letters:
     def add(self, tokens: list[int], *, limit: int, sampling: Sampling, schema: str | None, kept: int) -> Running:
         """Take a sequence."""
         assert limit > 0
-        handle = Running(tokens=list(tokens), left=limit)
-        handle.cancel = lambda: self.running.remove(handle)  # type: ignore[attr-defined]
+        handle = Running(tokens=list(tokens), left=limit, reading=len(tokens))
+        handle.cancel = lambda: self._cancel(handle)  # type: ignore[attr-defined]
+        self.added.append(len(tokens))
         self.running.append(handle)
         return handle
 
@@ -64,12 +69,20 @@ class Letters:
         if self.broken:
             raise RuntimeError("a grammar")
         for handle in [h for h in self.running if h.finish is None]:
+            handle.reading -= READ
+            if handle.reading > 0:
+                continue
             token = next_token(handle.tokens)
             handle.tokens.append(token)
             handle.unread.append(token)
             handle.left -= 1
             handle.finish = "length" if handle.left == 0 else None
         self.steps.append(list(self.running))
+
+    def _cancel(self, handle: Running) -> None:
+        """Forget it. The real library spoils its prefix cache if that happens before the first token."""
+        assert handle.reading <= 0, "stopped while it read its prompt"
+        self.running.remove(handle)
 
     def busy(self) -> bool:
         """Whether anything is unfinished."""
@@ -227,3 +240,32 @@ async def test_the_loop_sleeps_when_there_is_nothing_to_do() -> None:
     again: Any = loop.submit(ask(live=False, tokens=1), [1])
     assert (await asyncio.wait_for(again.pieces.get(), 5)).finish == "length"
     running.cancel()
+
+
+def test_a_long_batch_prompt_is_read_in_slices() -> None:
+    """Live work comes between two of them, and the answer is the undisturbed one."""
+    loop, library, metrics = make(blocks=1000)
+    prompt = [n % 3 for n in range(1300)]
+    batch = loop.submit(ask(live=False, tokens=5), prompt)
+    loop.step_once()
+    live = loop.submit(ask(live=True, tokens=3), [1, 2])
+    while not batch.over:
+        loop.step_once()
+    assert library.added == [512, 2, 1024, 1300]
+    assert pieces(live)[-1].finish == "length"
+    assert "".join(p.text for p in pieces(batch)) == alone(prompt, 5)[0]
+    assert value(metrics, "recomputed_tokens_total") == 0
+    assert library.running == []
+
+
+def test_a_client_that_leaves_while_its_prompt_is_read_frees_its_seat_after_the_first_token() -> None:
+    """Not before: the library would spoil its cache. Nothing more is handed out."""
+    loop, library, _ = make()
+    leaving = loop.submit(ask(live=True, tokens=50), [1] * 20)
+    loop.step_once()
+    loop.cancel(leaving)
+    assert len(library.running) == 1
+    for _ in range(4):
+        loop.step_once()
+    assert library.running == []
+    assert pieces(leaving) == []

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from standby.host.schedule import RESTART_BELOW, Candidate, Decision, Room, can_stop, decide
+from standby.host.schedule import READING, RESTART_BELOW, SLICE, Candidate, Decision, Room, can_stop, decide, slice_end
 
 ROOM = Room(slots=4, block=32, blocks=100, used=0)
 
@@ -41,8 +41,8 @@ def test_batch_work_goes_on_when_live_work_is_done() -> None:
 def test_a_structured_sequence_with_many_tokens_runs_on_beside_live_work() -> None:
     """Only one with few tokens starts again."""
     running = [
-        seat(1, structured=True, generated=RESTART_BELOW),
-        seat(2, structured=True, generated=RESTART_BELOW - 1),
+        seat(1, structured=True, generated=RESTART_BELOW, started=True),
+        seat(2, structured=True, generated=RESTART_BELOW - 1, started=True),
     ]
     assert decide([seat(3, live=True)], running, ROOM) == Decision(pause=(2,), admit=(3,))
 
@@ -63,8 +63,8 @@ def test_followers_of_a_new_prefix_wait_for_its_leader() -> None:
 
 
 def test_nobody_waits_for_a_leader_with_a_far_longer_prompt() -> None:
-    """One shared block of a hundred is not worth the wait."""
-    long = (b"a", *(b"%d" % n for n in range(100)))
+    """One shared block of six is not worth the wait."""
+    long = (b"a", *(b"%d" % n for n in range(5)))
     assert decide([seat(2, todo=(b"a", b"b"))], [seat(1, todo=long)], ROOM).admit == (2,)
 
 
@@ -137,3 +137,30 @@ def test_decisions_keep_the_rules(situation: tuple[list[Candidate], list[Candida
         assert not decision.admit
     seats = [c for c in running if c not in paused and (c.live or not has_live)]
     assert not admitted or len(seats) + len(admitted) <= room.slots
+
+
+def test_nothing_stops_before_its_first_token() -> None:
+    """Live work joins at once; a batch sequence that still reads its prompt goes on beside it."""
+    running = [seat(1, started=False, todo=(b"a",)), seat(2, started=True)]
+    assert decide([seat(3, live=True)], running, replace(ROOM, used=4)) == Decision(pause=(2,), admit=(3,))
+
+
+def test_few_batch_prompts_are_read_at_a_time() -> None:
+    """So that live work never waits for many of them; live prompts are not held back."""
+    prompt = tuple(b"%d" % n for n in range(READING // ROOM.block))
+    batch = [seat(n, tokens=READING, todo=tuple(b"%d%s" % (n, key) for key in prompt)) for n in range(3)]
+    live = [replace(c, live=True) for c in batch]
+    room = replace(ROOM, blocks=1000)
+    assert decide(batch, [], room).admit == (0,)
+    assert decide(live, [], room).admit == (0, 1, 2)
+
+
+@given(st.integers(1, 20_000), st.data())
+def test_slices_end_with_a_block_and_reach_the_end(tokens: int, data: st.DataObject) -> None:
+    """Each slice goes on by at most SLICE tokens, whole blocks but for the last."""
+    cached = data.draw(st.integers(0, tokens // 32)) * 32
+    while cached < tokens:
+        end = slice_end(tokens, cached, 32)
+        assert cached < end <= min(tokens, cached + SLICE)
+        assert end == tokens or end % 32 == 0
+        cached = end

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from standby.host.ask import Ask, Bad, Sampling
 from standby.host.metrics import Metrics
+from standby.host.pipeline import Read
 from standby.host.prefixes import Prefixes
-from standby.host.schedule import RESTART_BELOW, Candidate, Decision, Room, decide
+from standby.host.schedule import RESTART_BELOW, Candidate, Decision, Room, decide, slice_end
 from standby.host.sequence import Piece, Sequence
 from standby.host.text import Writer
 
@@ -92,9 +93,10 @@ class StepLoop:
         if sequence.over:
             return
         self._metrics.cancelled(sequence.ask.live)
-        self._leave(sequence)
+        if sequence.number not in self._running or sequence.started:
+            self._leave(sequence)
         self._waiting.pop(sequence.number, None)
-        sequence.over = True
+        sequence.over = True  # one that reads its prompt stays until its first token; see `schedule`, rule 2
         self._wake.set()
 
     async def run(self) -> None:
@@ -174,19 +176,16 @@ class StepLoop:
 
     def _admit(self, sequence: Sequence) -> None:
         tokens = sequence.tokens
-        keys = self._prefixes.keys(tokens)
-        found = self._prefixes.cached(tokens, keys)
+        found = self._prefixes.cached(tokens, self._prefixes.keys(tokens))
+        end = len(tokens) if sequence.ask.live else slice_end(len(tokens), max(found, sequence.read), self._block)
+        keys = self._prefixes.keys(tokens[:end])
         hits = self._prefixes.hits(keys)
-        sequence.handle = self._library.add(
-            tokens,
-            limit=sequence.limit - len(sequence.kept),
-            sampling=sequence.ask.sampling,
-            schema=sequence.ask.schema,
-            kept=len(sequence.kept),
-        )
-        if sequence.ran:
+        reads_on = sequence.is_slice
+        sequence.handle = self._begin(sequence, tokens[:end], is_slice=end < len(tokens))
+        sequence.read = end
+        if sequence.ran and not reads_on:
             self._metrics.resumed(len(tokens) - found)
-        else:
+        elif not sequence.ran:
             sequence.cached, sequence.ran = found, True
             self._metrics.cached(sequence.ask.live, found)
         sequence.started = False
@@ -194,6 +193,19 @@ class StepLoop:
         sequence.held = keys[:hits]
         self._prefixes.hold(sequence.held)
         self._running[sequence.number] = sequence
+
+    def _begin(self, sequence: Sequence, tokens: list[int], *, is_slice: bool) -> Any:
+        """Hand it over; a slice is a request of its own whose one token is thrown away and whose blocks stay cached."""
+        sequence.is_slice = is_slice
+        if is_slice:
+            return self._library.add(tokens, limit=1, sampling=Sampling(temperature=0), schema=None, kept=0)
+        return self._library.add(
+            tokens,
+            limit=sequence.limit - len(sequence.kept),
+            sampling=sequence.ask.sampling,
+            schema=sequence.ask.schema,
+            kept=len(sequence.kept),
+        )
 
     def _pause(self, sequence: Sequence) -> None:
         self._leave(sequence)
@@ -217,6 +229,9 @@ class StepLoop:
 
     def _collect(self, sequence: Sequence) -> None:
         read = self._library.read(sequence.handle)
+        if sequence.over or sequence.is_slice:
+            self._end_of_reading(sequence, read)
+            return
         if read.tokens and not sequence.started:
             sequence.started = True
             sequence.todo = ()
@@ -228,7 +243,7 @@ class StepLoop:
                 break
         self._metrics.generated(sequence.ask.live, len(read.tokens))
         if read.tokens:
-            self._settle(sequence)
+            self._settle(sequence, len(sequence.prompt) + len(sequence.kept) - 1)
         finish = "stop" if sequence.writer.matched is not None else read.finish
         if finish is not None:
             text += sequence.writer.finish()
@@ -237,9 +252,18 @@ class StepLoop:
             self._leave(sequence)
             sequence.over = True
 
-    def _settle(self, sequence: Sequence) -> None:
-        """Note the whole blocks that are computed by now: all tokens but the last one."""
-        whole = (len(sequence.prompt) + len(sequence.kept) - 1) // self._block
+    def _end_of_reading(self, sequence: Sequence, read: Read) -> None:
+        """After its first token a sequence whose client left may go; one that read a slice waits for its next."""
+        if not read.tokens and read.finish is None:
+            return
+        self._settle(sequence, sequence.read)
+        self._leave(sequence)
+        if not sequence.over:
+            self._waiting[sequence.number] = sequence
+
+    def _settle(self, sequence: Sequence, computed: int) -> None:
+        """Note the whole blocks among the first `computed` tokens."""
+        whole = computed // self._block
         if whole > len(sequence.held):
             keys = self._prefixes.keys(sequence.tokens[: whole * self._block])
             fresh = keys[len(sequence.held) :]

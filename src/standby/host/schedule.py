@@ -3,9 +3,12 @@
 The rules:
 
 1. While there is live work, running or waiting, no batch sequence runs, except one that cannot stop.
-2. A plain sequence can always stop: its tokens are kept and it goes on later as prompt + kept tokens.
-   A structured one cannot be resumed inside its grammar: it starts again if it has fewer than
+2. A plain sequence can stop as soon as it gave a token: its tokens are kept and it goes on later as prompt + kept
+   tokens. A structured one cannot be resumed inside its grammar: it starts again if it has fewer than
    `RESTART_BELOW` tokens (nothing of it was sent yet), else it runs on beside live work.
+   Nothing stops before its first token: the library keeps a block that was computed in part in its prefix cache,
+   and whoever finds it there later answers with nonsense. So that live work need not wait for long, batch prompts
+   are read few at a time (`READING`), long ones in slices (`slice_end`).
 3. Waiting work is admitted in the order of arrival, live first, while there are slots and memory.
 4. A batch sequence whose next blocks another one is computing right now waits for that one's first
    token and finds them in the cache (one leader for each new prefix). Live work never waits for it.
@@ -18,6 +21,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 RESTART_BELOW = 32
+READING = 256
+"""Prompt tokens of batch sequences that may be under way before their first token: what one step computes."""
+SLICE = 512
+"""Prompt tokens that are read at once, at most, where stopping must stay possible."""
 HEADROOM = 64
 LEADER_SHARE = 4
 
@@ -79,7 +86,13 @@ def decide(waiting: list[Candidate], running: list[Candidate], room: Room) -> De
 
 def can_stop(candidate: Candidate) -> bool:
     """Whether it can be paused, or started again, without anybody noticing."""
-    return not candidate.structured or candidate.generated < RESTART_BELOW
+    return candidate.started and (not candidate.structured or candidate.generated < RESTART_BELOW)
+
+
+def slice_end(tokens: int, cached: int, block: int) -> int:
+    """Return how many of its tokens a batch sequence reads next: all, or whole blocks that end a slice further on."""
+    end = (cached + SLICE) // block * block
+    return tokens if tokens <= cached + SLICE else end
 
 
 def _yielding(running: list[Candidate]) -> list[Candidate]:
@@ -112,8 +125,9 @@ def _needs(candidate: Candidate, room: Room) -> int:
 def _admitted(pool: list[Candidate], seats: list[Candidate], used: int, room: Room) -> list[Candidate]:
     admitted: list[Candidate] = []
     leaders = [c for c in seats if not c.started]
+    reading = sum(_reading(c, room) for c in leaders)
     for candidate in pool:
-        if len(seats) + len(admitted) >= room.slots:
+        if len(seats) + len(admitted) >= room.slots or (not candidate.live and reading >= READING):
             break
         if not candidate.live and any(_follows(candidate, leader) for leader in leaders):
             continue
@@ -124,7 +138,13 @@ def _admitted(pool: list[Candidate], seats: list[Candidate], used: int, room: Ro
         admitted.append(candidate)
         leaders.append(candidate)
         used += needs
+        reading += _reading(candidate, room)
     return admitted
+
+
+def _reading(candidate: Candidate, room: Room) -> int:
+    """Tokens it has to read before its first one, the rest of a block included."""
+    return (len(candidate.todo) + 1) * room.block
 
 
 def _follows(candidate: Candidate, leader: Candidate) -> bool:

@@ -41,6 +41,10 @@ class Sequence:
     handle: Any = None
     ran: bool = False
     started: bool = False
+    is_slice: bool = False
+    """Whether it only reads a part of its prompt now."""
+    read: int = 0
+    """Tokens that were read so far, slice by slice."""
     over: bool = False
     unsent: str = ""
 
