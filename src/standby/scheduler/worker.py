@@ -174,6 +174,9 @@ class Worker:
         if batch_id not in self._held:
             self._held[batch_id] = []
             self._turns.append(batch_id)
+        for earlier in self._held[batch_id]:
+            # after a stall the lease that ran out may be our own: the new epoch fences the old one off
+            earlier.is_lost |= earlier.lease.number == lease.number
         self._held[batch_id].append(held)
         await self._read(held)
         return True
