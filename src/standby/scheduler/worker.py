@@ -67,18 +67,22 @@ class Worker:
         self._in_flight = 0
         self._is_draining = False
         self._checked_us = 0
+        self._renewed_us = 0
         self._looked_us = 0
         self._found_some = False
 
     async def run_once(self) -> float | None:
         """Look after the runs that are held, lease more if there is room, dispatch what is admitted."""
         is_more = False
+        # one moment for the whole pass: a stall inside it must not make our own leases look over
+        now_us = self._clock()
+        await self._renew_late(now_us)
         await self._heed_stops()
         self._let_go()
         if self._may_dispatch():
             allowed = self._admission.allowed(self._engine.load())
             await self._read_again()
-            await self._lease_more(allowed)
+            await self._lease_more(allowed, now_us)
             is_more = self._dispatch(allowed)
         self._meters.in_flight.set(self._in_flight)
         self._meters.held_runs.set(sum(1 for _ in self._runs()))
@@ -86,9 +90,10 @@ class Worker:
 
     async def renew_once(self) -> float | None:
         """Extend all leases; runs that somebody else took are dropped."""
+        now_us = self._clock()
+        self._renewed_us = now_us
         if not self._held:
             return None
-        now_us = self._clock()
         before = list(self._runs())
         kept = await self._store.renew_leases(holder=self.holder, now_us=now_us, until_us=self._until(now_us))
         for held in before:
@@ -118,6 +123,11 @@ class Worker:
             and self.committer.backlog < UNCOMMITTED_GROUPS * self._settings.commit_items
         )
 
+    async def _renew_late(self, now_us: int) -> None:
+        """After a stall the heartbeat comes before all else, or the worker would lease its own runs again."""
+        if now_us - self._renewed_us > self._settings.lease_s * SECOND / 2:
+            await self.renew_once()
+
     async def _heed_stops(self) -> None:
         """Find the batches that were canceled, deleted or expired meanwhile, at most every tick."""
         now_us = self._clock()
@@ -143,9 +153,8 @@ class Worker:
             elif held.stopped_us is not None and now_us - held.stopped_us > self._grace_us:
                 held.abandon()
 
-    async def _lease_more(self, allowed: int) -> None:
+    async def _lease_more(self, allowed: int, now_us: int) -> None:
         """Look for runs when those at hand run out, and every tick for batches that nobody works on."""
-        now_us = self._clock()
         is_due = now_us - self._looked_us >= TICK_S * SECOND
         while is_due or (self._found_some and self._queued() < allowed):
             self._looked_us, is_due = now_us, False
