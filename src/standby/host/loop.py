@@ -117,7 +117,7 @@ class StepLoop:
     def _refuse_new_grammars(self) -> None:
         """Tell the likely culprits, so that they do not come back and end the next host as well."""
         for sequence in self._running.values():
-            if sequence.structured and not sequence.started:
+            if sequence.structured and not sequence.started and not sequence.is_slice:
                 sequence.pieces.put_nowait(Piece(text="", completion_tokens=0, finish="refused"))
 
     def step_once(self) -> None:
