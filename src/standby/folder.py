@@ -1,9 +1,10 @@
-"""One server a data folder: a lock that the operating system drops when its holder dies."""
+"""Folders that hold data: one server at a time in each, and names that survive a power cut."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,14 +35,16 @@ def made(folder: Path) -> Path:
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _sync(folder.parent)
+            sync_folder(folder.parent)
     except OSError as error:
         raise StartError(f"store.data: {folder} cannot be used: {error.strerror}") from error
     return folder
 
 
-def _sync(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut; where folders cannot be synced, nothing happens."""
+    if sys.platform == "win32":
+        return
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

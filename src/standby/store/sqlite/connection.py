@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import TypeVar
 
 from standby import doors
 from standby.errors import StartError, StoreError
+from standby.folder import sync_folder
 from standby.store.sqlite.faults import translated
 from standby.store.sqlite.migrate import migrate
 
@@ -131,11 +131,7 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_folder(folder.parent)
 
 
 def _open(path: Path, pragmas: tuple[str, ...]) -> sqlite3.Connection:
