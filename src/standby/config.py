@@ -58,17 +58,57 @@ class EngineSettings:
 
     kind: str = field(
         default="local",
-        metadata={
-            "doc": "`local` (embedded, OpenVINO), `llamacpp` (embedded), `simulated`, or a chat-completions URL."
-        },
+        metadata={"doc": "`local` (embedded, OpenVINO), `llamacpp` (embedded), `simulated`, or the URL of an engine."},
     )
     model: str = field(
         default="", metadata={"doc": "Path of a GGUF file; empty takes the one that comes with Standby."}
     )
     model_name: str = field(default="", metadata={"doc": "Name that clients see; empty derives it from the file."})
+    api: str = field(
+        default="auto",
+        metadata={
+            "doc": "What a URL speaks: `chat` (chat-completions), `messages` (the Claude API), or `auto`: ask it.",
+            "one_of": ("auto", "chat", "messages"),
+        },
+    )
+    dialect: str = field(
+        default="auto",
+        metadata={
+            "doc": "Which engine speaks chat-completions there; `auto` asks it.",
+            "one_of": ("auto", "vllm", "sglang", "llamacpp", "ollama", "openai", "standby", "generic"),
+        },
+    )
+    cache: str = field(
+        default="auto",
+        metadata={
+            "doc": "When a prefix that one request computed helps the next; `auto` takes what is known of the engine.",
+            "one_of": ("auto", "shared_at_once", "shared_after_first_token", "per_slot", "none"),
+        },
+    )
+    priority: str = field(
+        default="auto",
+        metadata={
+            "doc": "Whether the engine's own priority puts batches behind live requests; `auto` tries it at the start.",
+            "one_of": ("auto", "on", "off"),
+        },
+    )
+    tools: str = field(
+        default="auto",
+        metadata={
+            "doc": "Who makes tool calls valid: the engine (`native`), Standby by a JSON Schema (`schema`), or nobody.",
+            "one_of": ("auto", "native", "schema", "off"),
+        },
+    )
+    images: str = field(
+        default="auto",
+        metadata={"doc": "Whether the model takes images.", "one_of": ("auto", "on", "off")},
+    )
     aliases: tuple[str, ...] = field(
         default=("claude-*",),
-        metadata={"doc": "Other model names (with `*`) that this model answers for; replies name the real one."},
+        metadata={
+            "doc": "Other names (with `*`) that are answered for, each by the first model or, as `name=model`, by that "
+            "one; replies name the real one."
+        },
     )
     api_key: str = field(default="", metadata={"doc": "Key for a remote engine.", "secret": True})
     slots: int = field(
@@ -93,6 +133,20 @@ class EngineSettings:
     stall_timeout_s: float = field(
         default=60.0, metadata={"doc": "How long an engine may be silent between tokens.", "min": 0.1}
     )
+    connect_timeout_s: float = field(
+        default=10.0, metadata={"doc": "How long a connection to an engine may take.", "min": 0.1}
+    )
+    breaker_failures: int = field(
+        default=5,
+        metadata={"doc": "Failures in a row after which an endpoint gets no work for a while; 0 never.", "min": 0},
+    )
+    breaker_pause_s: float = field(
+        default=5.0,
+        metadata={
+            "doc": "First pause of such an endpoint; it doubles up to a minute.",
+            "min": 0.01,
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +160,36 @@ class SimulatorSettings:
     slots: int = field(default=64, metadata={"doc": "Requests it works on at once.", "min": 1})
     answer_tokens: int = field(
         default=24, metadata={"doc": "Tokens of an answer, unless `max_tokens` is less.", "min": 0}
+    )
+    answer: str = field(
+        default="lorem",
+        metadata={
+            "doc": "What it says: `lorem` (words that the prompt chooses), `echo` (the last turn), or a template with "
+            "`{model}`, `{prompt}`, `{system}`, `{custom_id}`, `{input_tokens}`."
+        },
+    )
+    seed: int = field(default=0, metadata={"doc": "Another seed gives other words."})
+    script: str = field(
+        default="", metadata={"doc": "TOML file of scripted answers, outcomes and faults; empty scripts nothing."}
+    )
+    profile: str = field(
+        default="claude",
+        metadata={
+            "doc": "What it behaves like: `claude` (the API, its prompt cache included), or an engine with "
+            "seats, steps and a prefix cache of its own.",
+            "one_of": ("claude", "vllm", "sglang", "llamacpp", "remote"),
+        },
+    )
+    kv_tokens: int = field(
+        default=0,
+        metadata={"doc": "Tokens that the prefix cache holds; 0 takes the profile's.", "min": 0},
+    )
+    metrics: str = field(
+        default="true",
+        metadata={
+            "doc": "Whether an engine profile's metrics tell the truth.",
+            "one_of": ("true", "missing", "zero", "full", "stale", "noisy"),
+        },
     )
 
 
@@ -184,61 +268,102 @@ class Settings:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    endpoints: tuple[tuple[str, EngineSettings], ...] = ()
+    """By name: `[endpoints.NAME]`, with the keys of `[engine]`, which gives what they leave out. Empty: one endpoint,
+    `[engine]` itself."""
 
 
-Override = tuple[str, str]
+EMULATOR: Mapping[str, Any] = {"batch.counts": "at_end", "server.strict_version": True, "server.strict_betas": True}
+"""Other defaults of the simulator: what the service itself does, as tests against it should see."""
 
 
 def load_settings(
     file: Path | None = None, *, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
 ) -> Settings:
     """Build the settings; `flags` are `{"server.port": 8000}`; raises `SettingError` that names the key."""
+    file_values, file_endpoints = _from_file(file)
+    given = [(f"{file}: {key}", key, value) for key, value in file_values.items()]
+    for key, (name, text) in _from_environ(os.environ if environ is None else environ).items():
+        given.append((name, key, _parse(Settings(), key, text, source=name)))
+    given += [(key, key, value) for key, value in (flags or {}).items()]
     settings = Settings()
-    for key, value in _from_file(file).items():
-        settings = _set(settings, key, value, source=f"{file}: {key}")
-    for key, (name, value) in _from_environ(os.environ if environ is None else environ).items():
-        settings = _set(settings, key, _parse(settings, key, value, source=name), source=name)
-    for key, value in (flags or {}).items():
+    for key, value in _defaults(given).items():
         settings = _set(settings, key, value, source=key)
-    return settings
+    for source, key, value in given:
+        settings = _set(settings, key, value, source=source)
+    return replace(settings, endpoints=_endpoints(settings.engine, file_endpoints, file))
+
+
+def _defaults(given: list[tuple[str, str, Any]]) -> Mapping[str, Any]:
+    """Other defaults, if the last word about the engine is the simulator."""
+    kinds = [value for _, key, value in given if key == "engine.kind"]
+    return EMULATOR if kinds and kinds[-1] == "simulated" else {}
+
+
+def _endpoints(
+    defaults: EngineSettings, found: Mapping[str, Mapping[str, Any]], file: Path | None
+) -> tuple[tuple[str, EngineSettings], ...]:
+    endpoints = []
+    for name, values in found.items():
+        one = replace(Settings(), engine=defaults)
+        source = f"{file}: endpoints.{name}"
+        if "kind" not in values:
+            raise SettingError(f"{source}.kind: is missing; name the engine, or its URL")
+        for key, value in values.items():
+            one = _set(one, f"engine.{key}", value, source=f"{source}.{key}")
+        endpoints.append((name, one.engine))
+    return tuple(endpoints)
 
 
 def known_keys() -> dict[str, dict[str, Any]]:
     """Map every key to its documentation: `doc`, `default`, `secret`."""
     found: dict[str, dict[str, Any]] = {}
     defaults = Settings()
-    for table in fields(Settings):
-        for entry in fields(getattr(defaults, table.name)):
-            default = entry.metadata.get("default", getattr(getattr(defaults, table.name), entry.name))
-            found[f"{table.name}.{entry.name}"] = {**entry.metadata, "default": default}
+    for table in _tables():
+        for entry in fields(getattr(defaults, table)):
+            default = entry.metadata.get("default", getattr(getattr(defaults, table), entry.name))
+            found[f"{table}.{entry.name}"] = {**entry.metadata, "default": default}
     return found
+
+
+def _tables() -> list[str]:
+    return [table.name for table in fields(Settings) if table.name != "endpoints"]
 
 
 def shown(settings: Settings) -> dict[str, Any]:
     """Flatten the settings for people, secrets masked."""
     documented = known_keys()
-    return {
-        f"{table}.{name}": "***" if value and documented[f"{table}.{name}"].get("secret") else value
-        for table, values in asdict(settings).items()
-        for name, value in values.items()
-    }
+    flat = {(table, name): value for table in _tables() for name, value in asdict(getattr(settings, table)).items()}
+    shown = {f"{table}.{name}": (f"{table}.{name}", value) for (table, name), value in flat.items()}
+    for endpoint, own in settings.endpoints:
+        for name, value in asdict(own).items():
+            shown[f"endpoints.{endpoint}.{name}"] = (f"engine.{name}", value)
+    return {key: "***" if value and documented[at].get("secret") else value for key, (at, value) in shown.items()}
 
 
-def _from_file(file: Path | None) -> dict[str, Any]:
+def _from_file(file: Path | None) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Read the plain settings, and the tables of endpoints by name."""
     if file is None:
-        return {}
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingError(f"{file}: no such file; --config needs a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SettingError(f"{file}: {error}") from None
+        return {}, {}
+    document = _document(file)
+    endpoints = document.pop("endpoints", {})
+    if not isinstance(endpoints, dict) or not all(isinstance(one, dict) for one in endpoints.values()):
+        raise SettingError(f"{file}: endpoints: each endpoint is a table of its own, as in [endpoints.gpu1]")
     flat: dict[str, Any] = {}
     for table, values in document.items():
         if not isinstance(values, dict):
             raise SettingError(f"{file}: {table}: settings stand in tables, as in [server]")
         flat.update({f"{table}.{name}": value for name, value in values.items()})
-    return flat
+    return flat, endpoints
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingError(f"{file}: no such file; --config needs a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingError(f"{file}: {error}") from None
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:

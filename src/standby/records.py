@@ -89,6 +89,8 @@ class Rules:
     version: str = "2023-06-01"
     betas: tuple[str, ...] = ()
     user_profile_id: str | None = None
+    simulate: str = ""
+    """What the header `standby-simulate` asks of the simulator, for every item."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

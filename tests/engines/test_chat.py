@@ -13,9 +13,9 @@ from aiohttp import web
 
 from standby.config import EngineSettings
 from standby.engines.chat import Chat
-from standby.engines.chat_wire import GENERIC, HOST, LLAMACPP, VLLM, Dialect
 from standby.errors import EngineError, Failure, InvalidParams
 from standby.records import Rules
+from standby.wire.chat.dialect import GENERIC, HOST, LLAMACPP, VLLM, Dialect
 from standby.wire.messages import CountParams, MessageParams, decode_count_params, decode_params
 from tests.engines.suite import check_order, is_idle, text_of
 

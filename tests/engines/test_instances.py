@@ -11,7 +11,7 @@ import pydantic
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from standby.engines.instances import instance_of
+from standby.engines.simulated.instances import instance_of
 from standby.errors import InvalidParams
 
 WORDS = ("bread", "sea", "light")

@@ -16,10 +16,10 @@ import pytest
 from standby.config import EngineSettings
 from standby.engines.base import Engine
 from standby.engines.chat import Chat
-from standby.engines.chat_wire import HOST
 from standby.engines.local import Local
 from standby.errors import EngineError, Failure, StartError
 from standby.records import Rules
+from standby.wire.chat.dialect import HOST
 from standby.wire.messages import Event, MessageParams, decode_params
 from tests.engines.conftest import RunningHost
 from tests.engines.hostclient import LONG_TEXT, HostClient, ending, text_of

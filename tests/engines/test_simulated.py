@@ -10,7 +10,7 @@ import pytest
 from standby.config import SimulatorSettings
 from standby.engines.base import Engine
 from standby.engines.simulated import ALIASES, Simulated, stopped
-from standby.engines.slots import Slots
+from standby.engines.simulated.slots import Slots
 from standby.errors import EngineError, Failure, InvalidParams
 from standby.records import SECOND, Load, Rules
 from standby.wire.messages import ContentBlockDelta, MessageParams, ToolUseBlock, accumulate, decode_params

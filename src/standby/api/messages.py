@@ -19,7 +19,7 @@ from standby.api.call import Caller, call_of
 from standby.api.deps import Deps
 from standby.api.faults import answer_to, describe
 from standby.api.replies import Streamed, close, json_reply, unless_gone
-from standby.engines.base import check_model
+from standby.engines.base import Context, check_model
 from standby.errors import EngineError, Failure
 from standby.wire.errors import error_event
 from standby.wire.messages import (
@@ -58,9 +58,10 @@ class Messages:
             body, lambda raw: decode_params(raw, rules=caller.rules, batch=False, beta=is_beta(request))
         )
         await check_model(self._deps.engine, params)
+        context = Context(workspace_id=caller.workspace_id, simulate=caller.rules.simulate)
         if params.stream:
-            return await self._streamed(request, params)
-        message = await unless_gone(request.receive, self._deps.engine.generate(params, live=True))
+            return await self._streamed(request, params, context)
+        message = await unless_gone(request.receive, self._deps.engine.generate(params, live=True, context=context))
         return json_reply(encode_message(as_live(message)))
 
     async def count_tokens(self, request: Request, caller: Caller) -> ASGIApp:
@@ -70,9 +71,9 @@ class Messages:
         count = await unless_gone(request.receive, self._deps.engine.count_tokens(params))
         return json_reply(msgspec.json.encode({"input_tokens": count}))
 
-    async def _streamed(self, request: Request, params: MessageParams) -> ASGIApp:
+    async def _streamed(self, request: Request, params: MessageParams, context: Context) -> ASGIApp:
         """Wait for the first event before the status is sent, so that a failure until then is a plain error."""
-        events = self._deps.engine.stream(params, live=True)
+        events = self._deps.engine.stream(params, live=True, context=context)
         first = await unless_gone(request.receive, _next(events))
         if first is None:
             raise EngineError(Failure.EMPTY, "The engine gave no answer.")

@@ -67,6 +67,7 @@ def _object(model: Model) -> dict[str, Any]:
         created_us=model.created_us,
         max_input_tokens=model.max_input_tokens,
         max_output_tokens=model.max_output_tokens,
+        features=model.features,
     )
 
 

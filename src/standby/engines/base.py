@@ -46,6 +46,45 @@ class Model:
     """0 if the engine does not tell, as many a chat-completions server."""
     max_output_tokens: int
     """0 if the engine does not tell."""
+    features: frozenset[str] = frozenset()
+    """What it can do, out of `wire.models.FEATURES`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What an engine may want to know about a request beside its params."""
+
+    workspace_id: str = ""
+    """Whose prompt cache it may read and write (contract 9.1, rule 11)."""
+    batch_id: str = ""
+    """Empty for a live request."""
+    custom_id: str = ""
+    """Empty for a live request."""
+    attempt: int = 1
+    """Which try at this item this is, from 1."""
+    simulate: str = ""
+    """What the header `standby-simulate` asked for; only the simulator heeds it."""
+
+
+NO_CONTEXT = Context()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals:
+    """What an engine says of itself in its metrics; None is a number that it does not tell."""
+
+    running: float | None = None
+    """Requests that it works on, ours and others'."""
+    waiting: float | None = None
+    """Requests in its own queue."""
+    kv_used: float | None = None
+    """Share of its KV cache in use, 0 to 1."""
+    prompt_tokens: float | None = None
+    """Prompt tokens since its start."""
+    cached_tokens: float | None = None
+    """Of these, taken from its prefix cache."""
+    output_tokens: float | None = None
+    """Tokens generated since its start."""
 
 
 class Engine(Protocol):
@@ -68,7 +107,14 @@ class Engine(Protocol):
         """Whether an attempt started now can be expected to work."""
         ...
 
-    async def generate(self, params: MessageParams, *, deadline_us: int | None = None, live: bool = False) -> Message:
+    async def generate(
+        self,
+        params: MessageParams,
+        *,
+        deadline_us: int | None = None,
+        live: bool = False,
+        context: Context = NO_CONTEXT,
+    ) -> Message:
         """Answer one request; raises `EngineError`, or `InvalidParams` for what this engine cannot express.
 
         `usage` is complete; `usage.service_tier` is left to the caller. Cancelling the task stops the work in
@@ -77,7 +123,12 @@ class Engine(Protocol):
         ...
 
     def stream(
-        self, params: MessageParams, *, deadline_us: int | None = None, live: bool = True
+        self,
+        params: MessageParams,
+        *,
+        deadline_us: int | None = None,
+        live: bool = True,
+        context: Context = NO_CONTEXT,
     ) -> AsyncIterator[Event]:
         """The same as events (contract 3.5), the first `message_start`, the last `message_stop`.
 
@@ -99,6 +150,10 @@ class Engine(Protocol):
 
     def load(self) -> Load:
         """What it does right now; no I/O."""
+        ...
+
+    async def signals(self) -> Signals | None:
+        """Read the engine's own metrics; None if it has none or they cannot be read now."""
         ...
 
 

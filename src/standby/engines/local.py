@@ -21,12 +21,12 @@ import msgspec
 import structlog
 
 from standby.config import EngineSettings
-from standby.engines.base import CacheProfile, EngineProfile, Model
+from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
 from standby.engines.chat import Chat, resolve_name
-from standby.engines.chat_wire import HOST, LLAMACPP
 from standby.engines.model_file import find_model, model_name
 from standby.errors import EngineError, Failure, StartError
 from standby.records import Load
+from standby.wire.chat.dialect import HOST, LLAMACPP
 from standby.wire.messages import CountParams, Event, Message, MessageParams
 
 START_S = 300.0
@@ -112,15 +112,27 @@ class Local:
         except TimeoutError:
             raise StartError(f"the engine host was not ready after {timeout_s:.0f} s; its log says why") from None
 
-    async def generate(self, params: MessageParams, *, deadline_us: int | None = None, live: bool = False) -> Message:
+    async def generate(
+        self,
+        params: MessageParams,
+        *,
+        deadline_us: int | None = None,
+        live: bool = False,
+        context: Context = NO_CONTEXT,
+    ) -> Message:
         """Answer one request."""
-        return await self._up().generate(params, deadline_us=deadline_us, live=live)
+        return await self._up().generate(params, deadline_us=deadline_us, live=live, context=context)
 
     async def stream(
-        self, params: MessageParams, *, deadline_us: int | None = None, live: bool = True
+        self,
+        params: MessageParams,
+        *,
+        deadline_us: int | None = None,
+        live: bool = True,
+        context: Context = NO_CONTEXT,
     ) -> AsyncGenerator[Event, None]:
         """Answer one request as events."""
-        async with aclosing(self._up().stream(params, deadline_us=deadline_us, live=live)) as events:
+        async with aclosing(self._up().stream(params, deadline_us=deadline_us, live=live, context=context)) as events:
             async for event in events:
                 yield event
 
@@ -141,6 +153,10 @@ class Local:
     def load(self) -> Load:
         """What the host does."""
         return self._host.chat.load() if self._host is not None else Load(slots=self._slots)
+
+    async def signals(self) -> Signals | None:
+        """Read the host's metrics; None while it is down."""
+        return await self._host.chat.signals() if self._host is not None else None
 
     def _up(self) -> Chat:
         if self._host is None:

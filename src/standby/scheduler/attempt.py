@@ -6,7 +6,7 @@ import traceback
 
 import structlog
 
-from standby.engines.base import Engine, check_model
+from standby.engines.base import Context, Engine, check_model
 from standby.errors import ApiError, EngineError, Failure, InvalidParams
 from standby.records import LeasedRun
 from standby.scheduler.held import Queued, Settled
@@ -25,7 +25,7 @@ async def attempt(engine: Engine, lease: LeasedRun, item: Queued) -> Settled:
     try:
         params = decode_params(item.params, rules=lease.rules, batch=True)
         await check_model(engine, params)
-        message = await engine.generate(params, deadline_us=lease.expires_us, live=False)
+        message = await engine.generate(params, deadline_us=lease.expires_us, live=False, context=_context(lease, item))
     except InvalidParams as fault:
         return errored(item, fault.type, fault.message)
     except (EngineError, ApiError):
@@ -37,6 +37,16 @@ async def attempt(engine: Engine, lease: LeasedRun, item: Queued) -> Settled:
         )
         raise EngineError(Failure.BROKEN, f"Internal error ({type(error).__name__})") from error
     return _succeeded(item, message)
+
+
+def _context(lease: LeasedRun, item: Queued) -> Context:
+    return Context(
+        workspace_id=lease.workspace_id,
+        batch_id=lease.batch_id,
+        custom_id=item.entry.custom_id,
+        attempt=item.tries.endpoint + item.tries.attempt + 1,
+        simulate=lease.rules.simulate,
+    )
 
 
 def errored(item: Queued, type_: str, message: str) -> Settled:

@@ -18,43 +18,20 @@ import aiohttp
 import msgspec
 
 from standby.config import EngineSettings
-from standby.engines.base import CacheProfile, EngineProfile, Model
-from standby.engines.chat_wire import (
-    BY_OWNER,
-    GENERIC,
-    HOST,
-    Chunk,
-    Dialect,
-    chat_body,
-    chat_turns,
-    has_marker,
-    read_chunk,
-    usage_of,
-)
+from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
 from standby.errors import EngineError, Failure, invalid, unknown_model
-from standby.ids import random_id
 from standby.records import SECOND, Load
+from standby.wire.chat.dialect import BY_OWNER, GENERIC, HOST, Dialect
+from standby.wire.chat.reply import Chunk, Writing, read_chunk
+from standby.wire.chat.request import chat_body, chat_turns
 from standby.wire.messages import (
     Accumulator,
-    ContentBlockDelta,
-    ContentBlockStart,
-    ContentBlockStop,
     CountParams,
-    Ending,
-    EndUsage,
     Event,
     Message,
-    MessageDelta,
     MessageParams,
-    MessageStart,
-    MessageStop,
-    StopReason,
-    TextBlock,
-    TextDelta,
-    Usage,
 )
 from standby.wire.sse import SseParser
-from standby.wire.stops import StopFinder
 
 T = TypeVar("T")
 CONNECT_S = 10.0
@@ -130,7 +107,14 @@ class Chat:
         """What we have in flight there."""
         return Load(live=self._live, batch=self._batch, slots=self._slots)
 
-    async def generate(self, params: MessageParams, *, deadline_us: int | None = None, live: bool = False) -> Message:
+    async def generate(
+        self,
+        params: MessageParams,
+        *,
+        deadline_us: int | None = None,
+        live: bool = False,
+        context: Context = NO_CONTEXT,  # noqa: ARG002 - not needed here
+    ) -> Message:
         """Answer one request."""
         whole = Accumulator()
         async with aclosing(self.stream(params, deadline_us=deadline_us, live=live)) as events:
@@ -139,14 +123,19 @@ class Chat:
         return whole.message
 
     async def stream(
-        self, params: MessageParams, *, deadline_us: int | None = None, live: bool = True
+        self,
+        params: MessageParams,
+        *,
+        deadline_us: int | None = None,
+        live: bool = True,
+        context: Context = NO_CONTEXT,  # noqa: ARG002 - not needed here
     ) -> AsyncGenerator[Event, None]:
         """Answer one request as events."""
         model = await self.resolve(params.model)
         dialect = self._dialect or GENERIC
         temperature = self._settings.temperature if self._settings.temperature >= 0 else None
         body = chat_body(params, model=model, dialect=dialect, live=live, temperature=temperature)
-        writing = _Writing(params, model=model, dialect=dialect)
+        writing = Writing(params, model=model, dialect=dialect)
         with self._counted(live=live):
             async with aclosing(self._chunks(body, deadline_us)) as chunks:
                 async for chunk in chunks:
@@ -182,6 +171,10 @@ class Chat:
     async def resolve(self, model: str) -> str:
         """Return the real id for a name or an alias; raises `unknown_model`."""
         return resolve_name(model, await self.models(), self._settings.aliases)
+
+    async def signals(self) -> Signals | None:
+        """Read the engine's own metrics."""
+        return None
 
     async def check(self) -> None:
         """Ask for a sign of life; raises `EngineError`."""
@@ -326,85 +319,6 @@ class _Patience:
         if self._deadline_us is not None and self._deadline_us <= time.time_ns() // 1000:
             return "the deadline passed before the engine was done"
         return "the engine stalled between tokens" if self.started else "the engine did not begin to answer in time"
-
-
-class _Writing:
-    """Turns chunks into events, and knows when the answer is over."""
-
-    def __init__(self, params: MessageParams, *, model: str, dialect: Dialect) -> None:
-        self._params = params
-        self._model = model
-        self._finder = None if dialect.says_stop else StopFinder(params.stop_sequences or ())
-        self._marked = has_marker(params)
-        self._started = False
-        self._open = False
-        self._prompt = self._cached = self._output = 0
-        self._finish: str | None = None
-        self._stop: str | None = None
-        self.is_over = False
-        """Whether a stop sequence was found here: the rest of the stream is not wanted."""
-
-    def take(self, chunk: Chunk) -> list[Event]:
-        """Take one chunk."""
-        if chunk.is_refusal:
-            raise EngineError(Failure.INVALID, "output_config.format.schema: the engine cannot enforce this schema")
-        if chunk.is_error:
-            raise EngineError(Failure.BROKEN, "the engine gave up in the middle of the answer")
-        if chunk.prompt is not None:
-            self._prompt, self._cached, self._output = chunk.prompt, chunk.cached, chunk.output or 0
-        if chunk.finish is not None:
-            self._finish, self._stop = chunk.finish, chunk.stop
-        text = chunk.text if self._finder is None else self._finder.feed(chunk.text)
-        events = self._start() if chunk.prompt is not None or text else []
-        if self._finder is not None and self._finder.matched is not None:
-            self._stop, self.is_over = self._finder.matched, True
-        return [*events, *self._text(text)]
-
-    def end(self) -> list[Event]:
-        """End the answer; raises `EngineError` if there is none."""
-        tail = self._finder.finish() if self._finder is not None else ""
-        events = [*self._start(), *self._text(tail)]
-        if self._finish is None and self._stop is None:
-            raise EngineError(Failure.BROKEN, "the engine ended the stream without a reason")
-        if not self._open and not self._output and self._stop is None:
-            raise EngineError(Failure.EMPTY, "the engine answered with no tokens")
-        if self._open:
-            events.append(ContentBlockStop(index=0))
-        usage = self._usage(0 if self._params.max_tokens == 0 else self._output)
-        end_usage = EndUsage(
-            input_tokens=usage.input_tokens,
-            cache_read_input_tokens=usage.cache_read_input_tokens,
-            output_tokens=usage.output_tokens,
-        )
-        ending = Ending(stop_reason=self._reason(), stop_sequence=self._stop)
-        return [*events, MessageDelta(delta=ending, usage=end_usage), MessageStop()]
-
-    def _start(self) -> list[Event]:
-        if self._started:
-            return []
-        self._started = True
-        message = Message(id=random_id("msg"), model=self._model, content=[], stop_reason=None, usage=self._usage(0))
-        return [MessageStart(message=message)]
-
-    def _text(self, text: str) -> list[Event]:
-        if not text or self._params.max_tokens == 0:
-            return []
-        delta = ContentBlockDelta(index=0, delta=TextDelta(text=text))
-        if self._open:
-            return [delta]
-        self._open = True
-        return [ContentBlockStart(index=0, content_block=TextBlock(text="")), delta]
-
-    def _usage(self, output: int) -> Usage:
-        return usage_of(self._prompt, self._cached, output, marked=self._marked)
-
-    def _reason(self) -> StopReason:
-        if self._stop is not None:
-            return "stop_sequence"
-        if self._finish == "length":
-            full = 0 < self._output < self._params.max_tokens
-            return "model_context_window_exceeded" if full else "max_tokens"
-        return "refusal" if self._finish == "content_filter" else "end_turn"
 
 
 def resolve_name(model: str, served: list[Model], aliases: tuple[str, ...]) -> str:

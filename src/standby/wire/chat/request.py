@@ -9,13 +9,11 @@ without one, all prompt tokens are `input_tokens`, as in the API (contract 9.2).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import msgspec
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from standby.errors import invalid
+from standby.wire.chat.dialect import Dialect
 from standby.wire.messages import (
     JsonFormat,
     MessageParams,
@@ -24,47 +22,10 @@ from standby.wire.messages import (
     ThinkingEnabled,
     ToolChoiceNone,
     Turn,
-    Usage,
 )
 
 BETWEEN = "\n\n"
 """Between two text blocks of one turn, and between turns that are merged."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
-    """What a kind of engine takes and tells beyond the common ground."""
-
-    name: str
-    says_stop: bool = False
-    """Whether the last chunk names the stop string that was found (`stop_reason`)."""
-    prefill: Mapping[str, Any] | None = None
-    """What to send so that it goes on with a last assistant turn; None if it cannot."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of every request."""
-    priorities: tuple[int, int] | None = None
-    """`priority` of live and of batch requests; None if it must not be sent."""
-    counts: Literal["host", "llamacpp", "vllm", "none"] = "none"
-    top_k: bool = True
-
-
-_USAGE = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
-HOST = Dialect(name="host", says_stop=True, prefill={}, extra=_USAGE, priorities=(0, 10), counts="host")
-LLAMACPP = Dialect(
-    name="llamacpp",
-    prefill={},
-    extra={"stream_options": {"include_usage": True}, "timings_per_token": True, "return_progress": True},
-    counts="llamacpp",
-)
-VLLM = Dialect(
-    name="vllm",
-    says_stop=True,
-    prefill={"continue_final_message": True, "add_generation_prompt": False},
-    extra=_USAGE,
-    counts="vllm",
-)
-GENERIC = Dialect(name="chat", extra={"stream_options": {"include_usage": True}}, top_k=False)
-BY_OWNER = {"standby": HOST, "llamacpp": LLAMACPP, "vllm": VLLM}
 
 
 def chat_body(
@@ -114,85 +75,6 @@ def has_marker(params: PromptParams) -> bool:
     return params.cache_control is not None or any(
         getattr(part, "cache_control", None) is not None for part in _parts(params)
     )
-
-
-def usage_of(prompt: int, cached: int, output: int, *, marked: bool) -> Usage:
-    """Turn an engine's counts into usage."""
-    read = min(cached, prompt) if marked else 0
-    return Usage(input_tokens=prompt - read, cache_read_input_tokens=read, output_tokens=output)
-
-
-class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """What one chunk of a stream says."""
-
-    text: str = ""
-    finish: str | None = None
-    stop: str | None = None
-    prompt: int | None = None
-    cached: int = 0
-    output: int | None = None
-    is_error: bool = False
-    is_refusal: bool = False
-    """The error is the request's own fault."""
-
-
-def read_chunk(data: bytes) -> Chunk:
-    """Read the data of one event; `ValueError` if it is no chunk."""
-    try:
-        body = msgspec.json.decode(data, type=_Chunk)
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from None
-    if body.error is not None:
-        code = body.error.get("code") if isinstance(body.error, dict) else None
-        return Chunk(is_error=True, is_refusal=code == "invalid_schema")
-    choice = body.choices[0] if body.choices else _Choice()
-    prompt, cached, output = _counts(body)
-    stop = choice.stop_reason if isinstance(choice.stop_reason, str) else None
-    text = choice.delta.content or ""
-    return Chunk(text=text, finish=choice.finish_reason, stop=stop, prompt=prompt, cached=cached, output=output)
-
-
-class _Delta(msgspec.Struct, frozen=True):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct, frozen=True):
-    delta: _Delta = _Delta()
-    finish_reason: str | None = None
-    stop_reason: str | int | None = None
-
-
-class _Details(msgspec.Struct, frozen=True):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    prompt_tokens_details: _Details | None = None
-
-
-class _Timings(msgspec.Struct, frozen=True):
-    cache_n: int = 0
-    prompt_n: int = 0
-    predicted_n: int = 0
-
-
-class _Chunk(msgspec.Struct, frozen=True):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    timings: _Timings | None = None
-    error: Any = None
-
-
-def _counts(body: _Chunk) -> tuple[int | None, int, int | None]:
-    if body.usage is not None:
-        details = body.usage.prompt_tokens_details or _Details()
-        return body.usage.prompt_tokens, details.cached_tokens or 0, body.usage.completion_tokens
-    if body.timings is not None and body.timings.predicted_n:
-        timings = body.timings
-        return timings.prompt_n + timings.cache_n, timings.cache_n, timings.predicted_n
-    return None, 0, None
 
 
 def _sampling(params: MessageParams, dialect: Dialect, default: float | None) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import msgspec
 
 from standby.config import SimulatorSettings
-from standby.engines.base import CacheProfile, EngineProfile, Model
-from standby.engines.instances import instance_of
-from standby.engines.slots import Slots
+from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
+from standby.engines.simulated.instances import instance_of
+from standby.engines.simulated.slots import Slots
 from standby.errors import EngineError, Failure, unknown_model
 from standby.ids import random_id
 from standby.records import SECOND, Clock, Load
@@ -137,7 +137,14 @@ class Simulated:
         """Whether it was started and not closed."""
         return self._is_running
 
-    async def generate(self, params: MessageParams, *, deadline_us: int | None = None, live: bool = False) -> Message:
+    async def generate(
+        self,
+        params: MessageParams,
+        *,
+        deadline_us: int | None = None,
+        live: bool = False,
+        context: Context = NO_CONTEXT,  # noqa: ARG002 - not needed here
+    ) -> Message:
         """Answer one request after the time that its tokens take."""
         prompt = self._admit(params)
         await self._take(deadline_us, live=live)
@@ -149,7 +156,12 @@ class Simulated:
         return answer.message
 
     async def stream(
-        self, params: MessageParams, *, deadline_us: int | None = None, live: bool = True
+        self,
+        params: MessageParams,
+        *,
+        deadline_us: int | None = None,
+        live: bool = True,
+        context: Context = NO_CONTEXT,  # noqa: ARG002 - not needed here
     ) -> AsyncGenerator[Event]:
         """The same as events: the first after the prompt's time, then each piece after the time of a token."""
         prompt = self._admit(params)
@@ -183,6 +195,10 @@ class Simulated:
     def load(self) -> Load:
         """What it does right now."""
         return self._slots.load()
+
+    async def signals(self) -> Signals | None:
+        """Read the engine's own metrics."""
+        return None
 
     @property
     def _token_s(self) -> float:
