@@ -1,0 +1,94 @@
+"""The price book: which price a model has on a day. Own prices come first, then Claude's, then none.
+
+A model without a price is unknown, and stays so: None, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+from standby.errors import SettingError
+from standby.pricing.claude import claude_price
+from standby.pricing.rates import PER_MILLION, Price, Rate, Tariff, scaled
+from standby.records import SECOND
+
+WRITE_5M = Decimal("1.25")
+WRITE_1H = Decimal(2)
+READ = Decimal("0.1")
+"""What the cache columns of an own model cost if they are left out, as multiples of its input (contract 10.1)."""
+HALF = Decimal("0.5")
+
+Lookup = Callable[[str, date], Price | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnPrice:
+    """What an operator says that a model costs, in dollars a million tokens; or whose price it has."""
+
+    same_as: str = ""
+    """A model of Claude: `what Claude would have cost`. The columns are then left out."""
+    input: Decimal | None = None
+    output: Decimal | None = None
+    write_5m: Decimal | None = None
+    write_1h: Decimal | None = None
+    read: Decimal | None = None
+    batch_factor: Decimal = HALF
+
+
+class PriceBook:
+    """Prices by model and day; asks no network."""
+
+    def __init__(self, own: Mapping[str, OwnPrice] | None = None, *, published: Lookup = claude_price) -> None:
+        """Take the operator's prices; `SettingError` names the key that cannot be read as a price."""
+        self._own = dict(own or {})
+        self._published = published
+        self._plain = {model: _tariffs(model, price) for model, price in self._own.items() if not price.same_as}
+
+    def price(self, model: str, at_us: int) -> Price | None:
+        """Find the price of a model at a moment (UTC); None if nobody knows it."""
+        day = datetime.fromtimestamp(at_us // SECOND, tz=UTC).date()
+        if model in self._plain:
+            standard, batch = self._plain[model]
+            return Price(model=model, standard=standard, batch=batch, source="settings", checked=day)
+        if model in self._own:
+            return self._published(self._own[model].same_as, day)
+        return self._published(model, day)
+
+
+def _tariffs(model: str, price: OwnPrice) -> tuple[Tariff, Tariff]:
+    at = f"prices.{model}"
+    if price.input is None or price.output is None:
+        missing = "input" if price.input is None else "output"
+        raise SettingError(f"{at}.{missing}: is missing; give dollars a million tokens, or same_as")
+    standard = Tariff(
+        base=Rate(
+            input=_pico(price.input, f"{at}.input"),
+            write_5m=_pico(_or(price.write_5m, price.input * WRITE_5M), f"{at}.write_5m"),
+            write_1h=_pico(_or(price.write_1h, price.input * WRITE_1H), f"{at}.write_1h"),
+            read=_pico(_or(price.read, price.input * READ), f"{at}.read"),
+            output=_pico(price.output, f"{at}.output"),
+        )
+    )
+    if not 0 <= price.batch_factor <= 1:
+        raise SettingError(f"{at}.batch_factor: must be between 0 and 1, not {price.batch_factor}")
+    numerator, denominator = price.batch_factor.as_integer_ratio()
+    try:
+        return standard, scaled(standard, numerator, denominator)
+    except ValueError as error:
+        raise SettingError(f"{at}.batch_factor: {error}") from None
+
+
+def _or(given: Decimal | None, default: Decimal) -> Decimal:
+    return default if given is None else given
+
+
+def _pico(dollars_a_million: Decimal, source: str) -> int:
+    pico = dollars_a_million * PER_MILLION
+    if not pico.is_finite() or pico < 0:
+        raise SettingError(f"{source}: must be dollars a million tokens, not {dollars_a_million}")
+    if pico != int(pico):
+        raise SettingError(f"{source}: {dollars_a_million} has more than six digits after the point")
+    return int(pico)
