@@ -342,23 +342,32 @@ def _check_markers(params: PromptParams) -> None:
 def _with_automatic(
     params: PromptParams, control: CacheControl, markers: list[tuple[str, str]]
 ) -> list[tuple[str, str]]:
-    last = _last_cacheable(params)
-    if last is None:
-        return [*markers, ("", control.ttl)]
-    if last.ttl != control.ttl:
-        raise invalid("cache_control.ttl: differs from the cache_control of the last block, which it would mark")
+    """Add the breakpoint that the top-level `cache_control` puts on the last block that can carry one, if any can."""
+    for last in _from_the_end(params):
+        if last is None:
+            return [*markers, ("", control.ttl)]
+        if last.ttl != control.ttl:
+            raise invalid("cache_control.ttl: differs from the cache_control of the last block, which it would mark")
+        break
     return markers
 
 
-def _last_cacheable(params: PromptParams) -> CacheControl | None:
-    """Return the marker of the last block that can carry one."""
+def _from_the_end(params: PromptParams) -> Iterator[CacheControl | None]:
+    """Walk the blocks that can carry a breakpoint, the last one first, each with the one that it carries."""
     for turn in reversed(params.messages):
         if isinstance(turn.content, str):
-            return None
+            if turn.content:
+                yield None
+            continue
         for block in reversed(turn.content):
             if hasattr(block, "cache_control"):
-                return block.cache_control
-    return None
+                yield block.cache_control
+    if isinstance(params.system, str):
+        if params.system:
+            yield None
+    else:
+        yield from (text.cache_control for text in reversed(params.system or ()))
+    yield from (tool.cache_control for tool in reversed(params.tools or ()))
 
 
 def markers_of(params: PromptParams) -> Iterator[tuple[str, CacheControl]]:
