@@ -26,6 +26,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from standby.config import EMULATOR, known_keys
+
 READY_S = 60.0
 END_S = 120.0
 TAIL = 6000
@@ -45,7 +47,8 @@ class ServerProcess:
     """`standby serve` on one data folder; a context manager that leaves no process behind.
 
     Every start on the same folder appends to one log beside it. `program` replaces the command in front of
-    `serve`, for tests that run the program under something else.
+    `serve`, for tests that run the program under something else. The simulator is only an engine here: the server
+    behaves as with any other, unless `emulator` or `config` say otherwise.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class ServerProcess:
         config: Mapping[str, Mapping[str, Any]] | None = None,
         log: Path | None = None,
         program: Sequence[str] = PROGRAM,
+        emulator: bool = False,
     ) -> None:
         """Keep the command; nothing runs before `start` or `with`."""
         self.data = data
@@ -66,6 +70,8 @@ class ServerProcess:
         self.log = log or data.with_name(f"{data.name}.log")
         self.env = dict(env or {})
         self.command = [*program, "serve", "--engine", engine, "--port", str(self.port), "--data", str(data)]
+        if engine == "simulated" and not emulator:
+            config = unlike_the_emulator(config or {})
         if config is not None:
             self.command += ["--config", str(write_config(self.log.with_suffix(".toml"), config))]
         self.command += flags
@@ -367,6 +373,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def unlike_the_emulator(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Add what every other engine has by default and the simulator has not (`config.EMULATOR`)."""
+    usual = known_keys()
+    added = dict(config)
+    for key in EMULATOR:
+        table, _, name = key.partition(".")
+        added[table] = {name: usual[key]["default"], **added.get(table, {})}
+    return added
 
 
 def write_config(path: Path, config: Mapping[str, Mapping[str, Any]]) -> Path:

@@ -3,6 +3,7 @@
     StandbyError
     ├── SettingError        a setting is unknown or wrong: the server does not start
     ├── StartError          port taken, data folder in use, schema too new: the server does not start
+    ├── ScriptError         a script of the simulator cannot be understood
     ├── ApiError            an answer for the client: status, type, message
     │   └── InvalidParams   the same fault as a 4xx (live) or as an errored row (batch)
     ├── StoreError          the store could not do what was asked
@@ -31,6 +32,10 @@ class SettingError(StandbyError):
 
 class StartError(StandbyError):
     """The server cannot start; the message says what to do."""
+
+
+class ScriptError(StandbyError):
+    """A script or a fault of the simulator cannot be understood; the message shows the part that is wrong."""
 
 
 class ApiError(StandbyError):

@@ -18,7 +18,7 @@ from standby.api.metrics import Metrics
 from standby.blobs.base import segment_key
 from standby.blobs.local import LocalBlobs
 from standby.config import Settings
-from standby.engines.base import CacheProfile, EngineProfile, Model
+from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
 from standby.errors import EngineError, unknown_model
 from standby.records import (
     BatchId,
@@ -82,6 +82,7 @@ class Scripted:
     hangs_after: int | None = None
     is_ready: bool = True
     seen: list[MessageParams | CountParams] = field(default_factory=list)
+    contexts: list[Context] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     answer: str = "As you wish."
@@ -101,8 +102,16 @@ class Scripted:
         """What the test says."""
         return self.is_ready
 
-    async def generate(self, params: MessageParams, *, deadline_us: int | None = None, live: bool = False) -> Message:
+    async def generate(
+        self,
+        params: MessageParams,
+        *,
+        deadline_us: int | None = None,
+        live: bool = False,
+        context: Context = NO_CONTEXT,
+    ) -> Message:
         """Answer, fail or hang."""
+        self.contexts.append(context)
         self.seen.append(params)
         self.begun.set()
         if self.fault is not None:
@@ -112,9 +121,15 @@ class Scripted:
         return self._message()
 
     async def stream(
-        self, params: MessageParams, *, deadline_us: int | None = None, live: bool = True
+        self,
+        params: MessageParams,
+        *,
+        deadline_us: int | None = None,
+        live: bool = True,
+        context: Context = NO_CONTEXT,
     ) -> AsyncIterator[Event]:
         """The same as events."""
+        self.contexts.append(context)
         self.seen.append(params)
         self.begun.set()
         is_whole = False
@@ -150,6 +165,10 @@ class Scripted:
     def load(self) -> Load:
         """Busy with one."""
         return Load(live=1, slots=2)
+
+    async def signals(self) -> Signals | None:
+        """No metrics."""
+        return None
 
     async def _hang(self) -> None:
         try:

@@ -46,7 +46,8 @@ async def serving(settings: Settings) -> AsyncIterator[str]:
 def ask(url: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     """One request on a connection of its own."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
-    connection.request(method, path, body=None if body is None else json.dumps(body))
+    headers = {"anthropic-version": "2023-06-01"}
+    connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)
     answer = connection.getresponse()
     found = answer.status, json.loads(answer.read())
     connection.close()

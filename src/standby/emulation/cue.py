@@ -6,6 +6,28 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+ERROR_TYPES = (
+    "invalid_request_error",
+    "authentication_error",
+    "billing_error",
+    "permission_error",
+    "not_found_error",
+    "rate_limit_error",
+    "timeout_error",
+    "api_error",
+    "overloaded_error",
+)
+"""What an errored row may say (contract 2.7.2)."""
+STOP_REASONS = (
+    "end_turn",
+    "max_tokens",
+    "stop_sequence",
+    "tool_use",
+    "pause_turn",
+    "refusal",
+    "model_context_window_exceeded",
+)
+"""How an answer may end (contract 3.4)."""
 NEVER = math.inf
 """`after_s` of a request that is never answered: in a batch it expires."""
 
