@@ -34,7 +34,7 @@ async def test_a_created_batch_is_what_was_asked_for_and_readable_at_once(store:
 
 async def test_the_rules_of_the_create_are_kept(store: Store, workspace: Workspace) -> None:
     """Version, betas and user profile come back as they were frozen."""
-    rules = Rules(version="2026-10-21", betas=("b-1", 'quote"d'), user_profile_id="profile_1")
+    rules = Rules(version="2026-10-21", betas=("b-1", 'quote"d'), user_profile_id="profile_1", simulate="doc-*=never")
     new = new_batch(workspace.id, rules=rules)
     await store.create_batch(new, now_us=NOW)
 

@@ -15,9 +15,10 @@ import pytest
 
 from standby import doors
 from standby.errors import StandbyError, StartError, StoreError
-from standby.records import Seal
+from standby.records import DAY, Rules, Seal
 from standby.states import BATCH_MOVES, RUN_MOVES, BatchState, RunState
 from standby.store.sqlite import SqliteStore, faults, statements
+from standby.store.sqlite.migrate import APPLICATION_ID
 from tests.store.build import LEASE_US, NOW, commit, created, ended, items_in, leased, new_batch, seal_of, work_off
 
 NOUNS = ("batches", "runs", "chores", "tenants", "reports", "checks")
@@ -107,6 +108,42 @@ async def test_a_new_file_has_the_version_of_its_last_migration(raw: sqlite3.Con
     """`user_version` counts the migrations; the file is in WAL mode."""
     assert raw.execute("PRAGMA user_version").fetchone()[0] == len(statements.migrations())
     assert raw.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+@pytest.mark.parametrize("version", range(1, len(statements.migrations())))
+async def test_a_file_of_an_older_version_goes_on(path: Path, version: int) -> None:
+    """Batches that an older schema keeps are read, leased and listed by this program, whatever they lack by default."""
+    await older_file(path, version)
+
+    store = SqliteStore(path)
+    await store.open()
+    workspace = (await store.list_workspaces())[0]
+    batch = (await store.list_batches(workspace.id, limit=10, after=None, before=None)).batches[0]
+    lease = await leased(store, batch.id)
+    await store.close()
+
+    assert batch.size == lease.count == 2
+    assert lease.rules == Rules(version="2023-06-01", betas=("b-1",), user_profile_id="profile_1")
+
+
+async def older_file(path: Path, version: int) -> None:
+    """Write a file as that version left it, with one batch that runs."""
+    path.parent.mkdir()
+    with sqlite3.connect(path) as raw:
+        for script in statements.migrations()[:version]:
+            for statement in statements.split(script):
+                raw.execute(statement)
+        raw.execute("INSERT INTO workspaces VALUES ('wrkspc_1', 'default', 1)")
+        raw.execute(
+            "INSERT INTO batches (id, workspace_id, state, size, created_us, expires_us, credential, body_digest, "
+            "version, betas, user_profile_id) VALUES ('msgbatch_1', 'wrkspc_1', 'in_progress', 2, ?, ?, 'key-1', "
+            "x'00', '2023-06-01', '[\"b-1\"]', 'profile_1')",
+            (NOW, NOW + DAY),
+        )
+        raw.execute("INSERT INTO runs (batch_id, number, first, count) VALUES ('msgbatch_1', 0, 0, 2)")
+        raw.execute(f"PRAGMA user_version = {version}")
+        raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    raw.close()
 
 
 async def test_every_commit_is_synced(store: SqliteStore) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 
 from standby.config import ServerSettings
-from standby.errors import ApiError, invalid
+from standby.emulation.script import rules_of_line
+from standby.errors import ApiError, ScriptError, invalid
 from standby.records import Rules, WorkspaceId
 
 DEFAULT_VERSION = "2023-06-01"
@@ -25,13 +26,30 @@ BETAS = frozenset(
 """Values that `strict_betas` lets pass."""
 
 
-def rules_of(headers: Headers, settings: ServerSettings) -> Rules:
-    """Read the rules; `ApiError` 400 for a version that does not exist, or whatever a strict switch forbids."""
+SIMULATE = "standby-simulate"
+
+
+def rules_of(headers: Headers, settings: ServerSettings, *, is_simulated: bool = False) -> Rules:
+    """Read the rules; `ApiError` 400 for a version that does not exist, or whatever a strict switch forbids.
+
+    Only the simulator heeds `standby-simulate`; with another engine the header means nothing.
+    """
     return Rules(
         version=version_of(headers, is_strict=settings.strict_version),
         betas=betas_of(headers, is_strict=settings.strict_betas),
         user_profile_id=headers.get("anthropic-user-profile-id", "").strip() or None,
+        simulate=simulate_of(headers) if is_simulated else "",
     )
+
+
+def simulate_of(headers: Headers) -> str:
+    """Read the script of this request; `ApiError` 400 that shows what is wrong with it."""
+    line = "; ".join(headers.getlist(SIMULATE))
+    try:
+        rules_of_line(line)
+    except ScriptError as error:
+        raise invalid(f"{SIMULATE}: {error}") from None
+    return line
 
 
 def version_of(headers: Headers, *, is_strict: bool) -> str:

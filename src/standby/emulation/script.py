@@ -334,7 +334,8 @@ def _filled(cue: Cue, found: re.Match[str]) -> Cue:
 
 def split(text: str, mark: str, *, most: int = 0) -> list[str]:
     """Cut at every `mark` outside double quotes, braces and `/…/`; spaces around the pieces go."""
-    pieces, start, place = [], 0, 0
+    pieces: list[str] = []
+    start = place = 0
     while place < len(text) and (not most or len(pieces) < most - 1):
         if text[place] == mark:
             pieces.append(text[start:place].strip())

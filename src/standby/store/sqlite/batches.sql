@@ -25,11 +25,11 @@ LIMIT 1;
 -- name: insert_batch
 INSERT INTO batches (
     id, workspace_id, state, size, created_us, expires_us,
-    credential, body_digest, idempotency_key, version, betas, user_profile_id
+    credential, body_digest, idempotency_key, version, betas, user_profile_id, simulate
 )
 VALUES (
     :id, :workspace_id, 'in_progress', :size, :created_us, :expires_us,
-    :credential, :body_digest, :idempotency_key, :version, :betas, :user_profile_id
+    :credential, :body_digest, :idempotency_key, :version, :betas, :user_profile_id, :simulate
 );
 
 -- name: insert_run

@@ -37,7 +37,7 @@ FROM ledger
 WHERE batch_id = :batch_id;
 
 -- name: rules_of
-SELECT version, betas, user_profile_id
+SELECT version, betas, user_profile_id, simulate
 FROM batches
 WHERE id = :batch_id
   AND is_deleted = 0;

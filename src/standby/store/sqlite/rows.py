@@ -73,12 +73,22 @@ def from_tokens(tokens: Tokens) -> dict[str, int]:
 
 def to_rules(row: sqlite3.Row) -> Rules:
     """Read what the create froze."""
-    return Rules(version=row["version"], betas=tuple(json.loads(row["betas"])), user_profile_id=row["user_profile_id"])
+    return Rules(
+        version=row["version"],
+        betas=tuple(json.loads(row["betas"])),
+        user_profile_id=row["user_profile_id"],
+        simulate=row["simulate"],
+    )
 
 
 def from_rules(rules: Rules) -> dict[str, str | None]:
     """Write what the create froze."""
-    return {"version": rules.version, "betas": json.dumps(rules.betas), "user_profile_id": rules.user_profile_id}
+    return {
+        "version": rules.version,
+        "betas": json.dumps(rules.betas),
+        "user_profile_id": rules.user_profile_id,
+        "simulate": rules.simulate,
+    }
 
 
 def to_workspace(row: sqlite3.Row) -> Workspace:

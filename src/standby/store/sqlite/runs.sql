@@ -25,7 +25,7 @@ WHERE b.state <> 'ended'
 ORDER BY b.created_us, b.id;
 
 -- name: open_batch
-SELECT workspace_id, expires_us, version, betas, user_profile_id
+SELECT workspace_id, expires_us, version, betas, user_profile_id, simulate
 FROM batches
 WHERE id = :batch_id
   AND state = 'in_progress'

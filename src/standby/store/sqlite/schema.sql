@@ -41,6 +41,7 @@ CREATE TABLE batches (
     version             TEXT NOT NULL,
     betas               TEXT NOT NULL CHECK (json_valid(betas)),
     user_profile_id     TEXT,
+    simulate            TEXT NOT NULL DEFAULT '',
     CHECK ((state = 'ended') = (ended_us IS NOT NULL)),
     CHECK (state <> 'in_progress' OR cancel_initiated_us IS NULL),
     CHECK (state <> 'canceling' OR cancel_initiated_us IS NOT NULL),
