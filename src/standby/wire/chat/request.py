@@ -1,10 +1,19 @@
-"""Messages to chat-completions and back, first version: text, system, turns, stop, JSON Schema, usage. Pure.
+"""A Messages request as the body of `/v1/chat/completions`. Pure.
 
-What cannot be expressed raises `InvalidParams` that names the field. Three hints have no effect and that is
-within their meaning: `thinking: adaptive` (think as much as needed: not at all), `output_config.effort`, `metadata`.
+What an engine cannot express raises `InvalidParams` that names the field; nothing is dropped silently. What follows
+changes no answer that was promised, and has no effect here, by decision:
 
-Cached tokens become `cache_read_input_tokens` only if the request carries a `cache_control` marker;
-without one, all prompt tokens are `input_tokens`, as in the API (contract 9.2).
+* `cache_control`: engines cache by themselves; what was read comes back in usage (`reply.usage_of`, contract 9).
+* `thinking: adaptive` and `between_tools` on an engine that cannot think: as much as needed is none.
+* `output_config.effort` where `Dialect.efforts` is empty, and `thinking.budget_tokens` where `Dialect.budget` is:
+  wishes, not limits; `max_tokens` limits.
+* Thinking of earlier turns where `Dialect.thinking_back` is empty, `redacted_thinking` always: only the model that made
+  it can read it, and the API itself leaves it out for another one. `signature` has no meaning for engines.
+* `metadata.user_id` where an engine takes no `user`; `user_profile_id`, `billing_policy`, `fallback_credit_token`,
+  `service_tier`, `betas`: accounts of the service, not of an engine. `inference_geo: global`: asks for nothing.
+* `diagnostics`: the answer's `diagnostics` is null, which says that there are none.
+* `citations` on text of earlier turns: notes about the text, which itself is sent. `eager_input_streaming` on a tool.
+* `speed: standard`, `stream`: engines are always asked to stream.
 """
 
 from __future__ import annotations
@@ -13,19 +22,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from standby.errors import invalid
-from standby.wire.chat.dialect import Dialect
-from standby.wire.messages import (
-    JsonFormat,
-    MessageParams,
-    PromptParams,
-    TextParam,
-    ThinkingEnabled,
-    ToolChoiceNone,
-    Turn,
-)
+from standby.wire.chat.calls import call_schema, describe_choice, describe_tools
+from standby.wire.chat.dialect import GENERIC, Dialect
+from standby.wire.chat.parts import BETWEEN
+from standby.wire.chat.thinking import asks_for_thinking, thinking_fields
+from standby.wire.chat.tools import check_tools, is_forced, mode_of, tool_fields
+from standby.wire.chat.turns import chat_turns
+from standby.wire.messages import JsonFormat, MessageParams, PromptParams, ToolChoiceNone, Turn
 
-BETWEEN = "\n\n"
-"""Between two text blocks of one turn, and between turns that are merged."""
+__all__ = ["BETWEEN", "chat_body", "chat_prompt", "chat_turns", "has_marker", "sends_stops"]
 
 
 def chat_body(
@@ -35,39 +40,54 @@ def chat_body(
     _refuse(params)
     body: dict[str, Any] = {
         "model": model,
-        "messages": chat_turns(params),
-        "max_tokens": max(1, params.max_tokens),
+        **chat_prompt(params, dialect=dialect),
+        dialect.max_tokens: max(1, params.max_tokens),
         "stream": True,
         **dialect.extra,
         **_sampling(params, dialect, temperature),
-        **_format(params),
+        **_format(params, dialect),
     }
-    if params.stop_sequences and dialect.says_stop:
+    if sends_stops(params, dialect):
         body["stop"] = params.stop_sequences
-    if body["messages"][-1]["role"] == "assistant":
-        if dialect.prefill is None:
-            raise invalid("messages: the engine behind this model cannot go on with a last assistant turn")
-        body.update(dialect.prefill)
+    if dialect.user and params.metadata is not None and params.metadata.user_id:
+        body["user"] = params.metadata.user_id
     if dialect.priorities is not None:
         body["priority"] = dialect.priorities[0 if live else 1]
     return body
 
 
-def chat_turns(params: PromptParams) -> list[dict[str, str]]:
-    """Write system and turns as chat messages, consecutive turns of one role merged; raises `InvalidParams`."""
+def chat_prompt(params: PromptParams, *, dialect: Dialect = GENERIC) -> dict[str, Any]:
+    """Write what makes the prompt, for engines that count tokens of `messages` with `tools` and template settings."""
     _refuse_prompt(params)
-    turns: list[dict[str, str]] = []
-    if params.system:
-        turns.append({"role": "system", "content": _text(params.system, "system")})
-    for number, turn in enumerate(params.messages):
-        if turn.role == "system":
-            raise invalid(f"messages.{number}.role: the engine behind this model takes `system` only as a parameter")
-        text = _text(turn.content, f"messages.{number}.content")
-        if turns and turns[-1]["role"] == turn.role:
-            turns[-1]["content"] += BETWEEN + text
-        else:
-            turns.append({"role": turn.role, "content": text})
-    return turns
+    check_tools(params, dialect)
+    is_native = mode_of(params, dialect) == "native"
+    before, after = ("", "") if is_native else (describe_tools(params), describe_choice(params))
+    turns = chat_turns(params, dialect, before=before, after=after)
+    prefilled = _drop_empty_prefill(turns)
+    if prefilled and dialect.prefill is None:
+        last = len(params.messages) - 1
+        raise invalid(f"messages.{last}.role: the engine behind this model cannot go on with a last `assistant` turn")
+    return {
+        "messages": turns,
+        **(tool_fields(params, dialect) if is_native else {}),
+        **thinking_fields(params, dialect, prefilled=prefilled),
+        **(dialect.prefill or {} if prefilled else {}),
+    }
+
+
+def _drop_empty_prefill(turns: list[dict[str, Any]]) -> bool:
+    """Say whether the answer is begun already; nothing said is no beginning."""
+    if turns and turns[-1] == {"role": "assistant", "content": ""}:
+        turns.pop()
+    return bool(turns) and turns[-1]["role"] == "assistant"
+
+
+def sends_stops(params: MessageParams, dialect: Dialect) -> bool:
+    """Whether the engine looks for stop sequences; if not, we find them in the text.
+
+    It must be able to name the one that hit, and must not find them in calls or in thinking, where they do not count.
+    """
+    return bool(params.stop_sequences) and dialect.says_stop and not params.tools and not asks_for_thinking(params)
 
 
 def has_marker(params: PromptParams) -> bool:
@@ -75,6 +95,22 @@ def has_marker(params: PromptParams) -> bool:
     return params.cache_control is not None or any(
         getattr(part, "cache_control", None) is not None for part in _parts(params)
     )
+
+
+def _parts(params: PromptParams) -> Iterator[Any]:
+    yield from params.tools or ()
+    if not isinstance(params.system, str):
+        yield from params.system or ()
+    for turn in params.messages:
+        for block in _blocks(turn):
+            yield block
+            inner = getattr(block, "content", None)
+            if isinstance(inner, list):
+                yield from inner
+
+
+def _blocks(turn: Turn) -> Iterable[Any]:
+    return () if isinstance(turn.content, str) else turn.content
 
 
 def _sampling(params: MessageParams, dialect: Dialect, default: float | None) -> dict[str, Any]:
@@ -87,57 +123,42 @@ def _sampling(params: MessageParams, dialect: Dialect, default: float | None) ->
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _format(params: MessageParams) -> dict[str, Any]:
-    form = params.output_config.format if params.output_config else None
-    schema = form.schema if isinstance(form, JsonFormat) else (params.output_format or {}).get("schema")
-    if schema is None:
-        return {}
-    json_schema = {"name": "answer", "schema": schema, "strict": True}
+def _format(params: MessageParams, dialect: Dialect) -> dict[str, Any]:
+    schema = _asked_schema(params)
+    if params.tools and mode_of(params, dialect) == "schema":
+        if is_forced(params):
+            return _response_format("call", call_schema(params))
+        if schema is not None and not isinstance(params.tool_choice, ToolChoiceNone):
+            name = "output_format" if params.output_format else "output_config.format"
+            raise invalid(f"{name}: the engine behind this model cannot keep to it while it may call tools")
+    return {} if schema is None else _response_format("answer", schema)
+
+
+def _response_format(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    json_schema = {"name": name, "schema": schema, "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": json_schema}}
+
+
+def _asked_schema(params: MessageParams) -> dict[str, Any] | None:
+    form = params.output_config.format if params.output_config else None
+    return form.schema if isinstance(form, JsonFormat) else (params.output_format or {}).get("schema")
 
 
 def _refuse(params: MessageParams) -> None:
     for name in ("container", "fallbacks", "thread"):
         if getattr(params, name) is not None:
             raise invalid(f"{name}: the engine behind this model does not support it")
+    if params.inference_geo not in {None, "global"}:
+        raise invalid("inference_geo: the engine behind this model cannot promise where it runs")
 
 
 def _refuse_prompt(params: PromptParams) -> None:
-    if params.tools:
-        raise invalid("tools: the engine behind this model does not support tools yet")
-    if params.tool_choice is not None and not isinstance(params.tool_choice, ToolChoiceNone):
-        raise invalid("tool_choice: the engine behind this model does not support tools yet")
-    if isinstance(params.thinking, ThinkingEnabled):
-        raise invalid("thinking.type: the engine behind this model does not support `enabled` thinking")
     if params.speed == "fast":
         raise invalid("speed: the engine behind this model does not support `fast`")
     for name in ("compaction", "context_management", "mcp_servers"):
         if getattr(params, name) is not None:
             raise invalid(f"{name}: the engine behind this model does not support it")
+    if params.output_config is not None and params.output_config.task_budget is not None:
+        raise invalid("output_config.task_budget: the engine behind this model does not support it")
     if params.output_format is not None and params.output_format.get("type") != "json_schema":
         raise invalid("output_format.type: must be `json_schema`")
-
-
-def _text(content: str | Iterable[Any], at: str) -> str:
-    if isinstance(content, str):
-        return content
-    return BETWEEN.join(_block(block, f"{at}.{number}") for number, block in enumerate(content))
-
-
-def _block(block: Any, at: str) -> str:
-    if not isinstance(block, TextParam):
-        kind = type(block).__struct_config__.tag
-        raise invalid(f"{at}.type: the engine behind this model does not support `{kind}` blocks")
-    return block.text
-
-
-def _parts(params: PromptParams) -> Iterator[Any]:
-    yield from params.tools or ()
-    if not isinstance(params.system, str):
-        yield from params.system or ()
-    for turn in params.messages:
-        yield from _blocks(turn)
-
-
-def _blocks(turn: Turn) -> Iterable[Any]:
-    return () if isinstance(turn.content, str) else turn.content
