@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 STANDBY := $(BIN)/standby
 
 # Lanes that take minutes; `make test` leaves them out, `make check` does not.
-HEAVY := sdk or kill or powerloss
+HEAVY := sdk or kill or powerloss or office
 
 .DEFAULT_GOAL := help
 .PHONY: help setup model demo test check lint types layers fast real heavy bench serve docs constraints clean
@@ -40,6 +40,7 @@ real: model
 
 heavy: model
 	@tools/node.sh
+	@tools/office.sh
 	$(PYTEST) -q -m "$(HEAVY)"
 
 check: lint types layers fast real heavy ## What CI runs: format, lint, types, layers, every test

@@ -7,7 +7,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +257,19 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PriceSettings:
+    """What a model costs, in dollars a million tokens: `[prices."NAME"]`. -1 leaves a column to the usual multiple."""
+
+    same_as: str = field(default="", metadata={"doc": "A model of Claude whose price it has; replaces all columns."})
+    input: float = field(default=-1.0, metadata={"doc": "Plain prompt tokens.", "min": -1})
+    output: float = field(default=-1.0, metadata={"doc": "Answer tokens.", "min": -1})
+    write_5m: float = field(default=-1.0, metadata={"doc": "5-minute cache writes; -1 is 1.25 x input.", "min": -1})
+    write_1h: float = field(default=-1.0, metadata={"doc": "1-hour cache writes; -1 is 2 x input.", "min": -1})
+    read: float = field(default=-1.0, metadata={"doc": "Cache reads; -1 is 0.1 x input.", "min": -1})
+    batch_factor: float = field(default=0.5, metadata={"doc": "What a batch pays of it.", "min": 0, "max": 1})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be set. `[table] key` in the file, `STANDBY_TABLE_KEY` in the environment."""
 
@@ -271,6 +284,8 @@ class Settings:
     endpoints: tuple[tuple[str, EngineSettings], ...] = ()
     """By name: `[endpoints.NAME]`, with the keys of `[engine]`, which gives what they leave out. Empty: one endpoint,
     `[engine]` itself."""
+    prices: tuple[tuple[str, PriceSettings], ...] = ()
+    """By model: `[prices."NAME"]`."""
 
 
 EMULATOR: Mapping[str, Any] = {"batch.counts": "at_end", "server.strict_version": True, "server.strict_betas": True}
@@ -281,7 +296,7 @@ def load_settings(
     file: Path | None = None, *, environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
 ) -> Settings:
     """Build the settings; `flags` are `{"server.port": 8000}`; raises `SettingError` that names the key."""
-    file_values, file_endpoints = _from_file(file)
+    file_values, named = _from_file(file)
     given = [(f"{file}: {key}", key, value) for key, value in file_values.items()]
     for key, (name, text) in _from_environ(os.environ if environ is None else environ).items():
         given.append((name, key, _parse(Settings(), key, text, source=name)))
@@ -291,7 +306,11 @@ def load_settings(
         settings = _set(settings, key, value, source=key)
     for source, key, value in given:
         settings = _set(settings, key, value, source=source)
-    return replace(settings, endpoints=_endpoints(settings.engine, file_endpoints, file))
+    return replace(
+        settings,
+        endpoints=_endpoints(settings.engine, named["endpoints"], file),
+        prices=tuple((name, _price(values, f"{file}: prices.{name}")) for name, values in named["prices"].items()),
+    )
 
 
 def _defaults(given: list[tuple[str, str, Any]]) -> Mapping[str, Any]:
@@ -315,6 +334,16 @@ def _endpoints(
     return tuple(endpoints)
 
 
+def _price(values: Mapping[str, Any], source: str) -> PriceSettings:
+    price = PriceSettings()
+    for key, value in values.items():
+        if key not in {f.name for f in fields(PriceSettings)}:
+            raise SettingError(f"{source}.{key}: no such setting; `standby config` lists them")
+        checked = _check(PriceSettings, key, value, source=f"{source}.{key}")
+        price = replace(price, **{key: checked})
+    return price
+
+
 def known_keys() -> dict[str, dict[str, Any]]:
     """Map every key to its documentation: `doc`, `default`, `secret`."""
     found: dict[str, dict[str, Any]] = {}
@@ -326,35 +355,53 @@ def known_keys() -> dict[str, dict[str, Any]]:
     return found
 
 
+NAMED = ("endpoints", "prices")
+"""Tables that hold tables by name."""
+
+
 def _tables() -> list[str]:
-    return [table.name for table in fields(Settings) if table.name != "endpoints"]
+    return [table.name for table in fields(Settings) if table.name not in NAMED]
 
 
-def shown(settings: Settings) -> dict[str, Any]:
-    """Flatten the settings for people, secrets masked."""
-    documented = known_keys()
-    flat = {(table, name): value for table in _tables() for name, value in asdict(getattr(settings, table)).items()}
-    shown = {f"{table}.{name}": (f"{table}.{name}", value) for (table, name), value in flat.items()}
-    for endpoint, own in settings.endpoints:
-        for name, value in asdict(own).items():
-            shown[f"endpoints.{endpoint}.{name}"] = (f"engine.{name}", value)
-    return {key: "***" if value and documented[at].get("secret") else value for key, (at, value) in shown.items()}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One setting for people; a secret that is set is masked."""
+
+    table: str
+    """As it stands in the file: `server`, `endpoints."gpu1"`."""
+    name: str
+    value: Any
+    doc: str
+    is_masked: bool
 
 
-def _from_file(file: Path | None) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Read the plain settings, and the tables of endpoints by name."""
-    if file is None:
-        return {}, {}
-    document = _document(file)
-    endpoints = document.pop("endpoints", {})
-    if not isinstance(endpoints, dict) or not all(isinstance(one, dict) for one in endpoints.values()):
-        raise SettingError(f"{file}: endpoints: each endpoint is a table of its own, as in [endpoints.gpu1]")
+def shown(settings: Settings) -> list[Shown]:
+    """List all settings with their values, table by table."""
+    tables = [(table, getattr(settings, table)) for table in _tables()]
+    tables += [(f'endpoints."{name}"', endpoint) for name, endpoint in settings.endpoints]
+    tables += [(f'prices."{model}"', price) for model, price in settings.prices]
+    return [_shown(table, entry, getattr(values, entry.name)) for table, values in tables for entry in fields(values)]
+
+
+def _shown(table: str, entry: Field[Any], value: Any) -> Shown:
+    is_masked = bool(value and entry.metadata.get("secret"))
+    doc = entry.metadata["doc"]
+    return Shown(table=table, name=entry.name, value="***" if is_masked else value, doc=doc, is_masked=is_masked)
+
+
+def _from_file(file: Path | None) -> tuple[dict[str, Any], dict[str, dict[str, dict[str, Any]]]]:
+    """Read the plain settings, and the tables that hold tables by name."""
+    document = {} if file is None else _document(file)
+    named = {table: document.pop(table, {}) for table in NAMED}
+    for table, entries in named.items():
+        if not isinstance(entries, dict) or not all(isinstance(one, dict) for one in entries.values()):
+            raise SettingError(f"{file}: {table}: each entry is a table of its own, as in [{table}.NAME]")
     flat: dict[str, Any] = {}
     for table, values in document.items():
         if not isinstance(values, dict):
             raise SettingError(f"{file}: {table}: settings stand in tables, as in [server]")
         flat.update({f"{table}.{name}": value for name, value in values.items()})
-    return flat, endpoints
+    return flat, named
 
 
 def _document(file: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from standby.pricing.claude import claude_price
 from standby.pricing.rates import DOLLAR, Price, Rate, Tariff, Tier, dollars, prompt_of, scaled
-from standby.pricing.savings import Job, break_even, compare, reads_at
+from standby.pricing.savings import Job, Ttl, break_even, compare, reads_at
 from standby.records import Tokens
 
 TODAY = date(2026, 11, 22)
@@ -170,7 +170,7 @@ def test_a_tier_prices_every_token_or_none(usage: Tokens, rate: Rate, above: int
     reads=st.integers(0, 999),
 )
 def test_a_cache_saves_exactly_from_the_break_even_on(
-    requests: int, shared: int, fresh: int, ttl: str, reads: int
+    requests: int, shared: int, fresh: int, ttl: Ttl, reads: int
 ) -> None:
     """Above the break-even a cached batch is cheaper than a plain one, below it is dearer."""
     job, price = (

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from standby.cli.flags import settings_from, with_settings
-from standby.config import known_keys, shown
+from standby.config import Shown, shown
 
 
 @click.command(short_help="Print every setting with its value, as TOML.")
@@ -23,19 +23,17 @@ def config(config_file: Path | None, data: str | None) -> None:
     click.echo(as_toml(shown(settings_from(config_file, store__data=data))))
 
 
-def as_toml(values: dict[str, Any]) -> str:
-    """Write flat `table.key` settings as TOML with a comment for each."""
-    documented = known_keys()
+def as_toml(settings: list[Shown]) -> str:
+    """Write settings as TOML with a comment for each."""
     tables = []
-    for table, keys in groupby(values, key=lambda key: key.partition(".")[0]):
-        lines = [line for key in keys for line in _entry(key, values[key], documented[key])]
-        tables.append("\n".join([f"[{table}]", *lines]))
+    for table, entries in groupby(settings, key=lambda entry: entry.table):
+        tables.append("\n".join([f"[{table}]", *(line for entry in entries for line in _entry(entry))]))
     return "\n\n".join(tables)
 
 
-def _entry(key: str, value: Any, documented: dict[str, Any]) -> list[str]:
-    masked = "# " if value and documented.get("secret") else ""
-    return [f"# {documented['doc']}", f"{masked}{key.partition('.')[2]} = {_toml(value)}"]
+def _entry(entry: Shown) -> list[str]:
+    masked = "# " if entry.is_masked else ""
+    return [f"# {entry.doc}", f"{masked}{entry.name} = {_toml(entry.value)}"]
 
 
 def _toml(value: Any) -> str:

@@ -5,11 +5,13 @@ A model without a price is unknown, and stays so: None, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 
+from standby.config import PriceSettings
 from standby.errors import SettingError
 from standby.pricing.claude import claude_price
 from standby.pricing.rates import PER_MILLION, Price, Rate, Tariff, scaled
@@ -20,6 +22,7 @@ WRITE_1H = Decimal(2)
 READ = Decimal("0.1")
 """What the cache columns of an own model cost if they are left out, as multiples of its input (contract 10.1)."""
 HALF = Decimal("0.5")
+LEFT_OUT = -1.0
 
 Lookup = Callable[[str, date], Price | None]
 
@@ -36,6 +39,11 @@ class OwnPrice:
     write_1h: Decimal | None = None
     read: Decimal | None = None
     batch_factor: Decimal = HALF
+
+
+def own_prices(settings: Iterable[tuple[str, PriceSettings]]) -> dict[str, OwnPrice]:
+    """Read the operator's prices out of the settings, exactly as written there."""
+    return {model: _own(price) for model, price in settings}
 
 
 class PriceBook:
@@ -56,6 +64,12 @@ class PriceBook:
         if model in self._own:
             return self._published(self._own[model].same_as, day)
         return self._published(model, day)
+
+
+def _own(price: PriceSettings) -> OwnPrice:
+    columns = {name: getattr(price, name) for name in ("input", "output", "write_5m", "write_1h", "read")}
+    given: dict[str, Any] = {name: Decimal(str(value)) for name, value in columns.items() if value != LEFT_OUT}
+    return OwnPrice(same_as=price.same_as, batch_factor=Decimal(str(price.batch_factor)), **given)
 
 
 def _tariffs(model: str, price: OwnPrice) -> tuple[Tariff, Tariff]:
