@@ -162,6 +162,60 @@ class LeasedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What requests of one model cost, in pico-dollars. Only those that succeeded are on a bill.
+
+    A request whose price nobody knew when it was done counts in `unpriced` and adds nothing to the three sums.
+    """
+
+    model: str
+    requests: int
+    tokens: Tokens
+    plain_pico: int = 0
+    """What they would have cost in real time without a prompt cache."""
+    batch_pico: int = 0
+    """What they would have cost in a batch without a prompt cache."""
+    charge_pico: int = 0
+    """What they are charged."""
+    unpriced: int = 0
+
+    def __add__(self, other: Bill) -> Bill:
+        """Add up two bills of one model."""
+        return Bill(
+            model=self.model,
+            requests=self.requests + other.requests,
+            tokens=self.tokens + other.tokens,
+            plain_pico=self.plain_pico + other.plain_pico,
+            batch_pico=self.batch_pico + other.batch_pico,
+            charge_pico=self.charge_pico + other.charge_pico,
+            unpriced=self.unpriced + other.unpriced,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveBill:
+    """Live requests to charge to a credential of a workspace."""
+
+    workspace_id: WorkspaceId
+    credential: str
+    bill: Bill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRow:
+    """A sum of bills; what it was not grouped by is None."""
+
+    workspace_id: WorkspaceId | None = None
+    credential: str | None = None
+    model: str | None = None
+    day: int | None = None
+    """Days since 1970, UTC."""
+    kind: str | None = None
+    """`batch` or `live`."""
+    bill: Bill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentCommit:
     """Results that are durable in a segment and now come into being.
 
@@ -179,6 +233,8 @@ class SegmentCommit:
     counts: Counts
     tokens: Tokens
     is_last: bool
+    bills: tuple[Bill, ...] = ()
+    """What the rows that succeeded cost, one bill a model; becomes the charge together with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfil
 from standby.errors import EngineError, unknown_model
 from standby.records import (
     BatchId,
+    Bill,
     Counts,
     Load,
     Record,
@@ -281,9 +282,16 @@ class World:
             counts=Counts(succeeded=len(rows)),
             tokens=Tokens(input=2 * len(rows), output=3 * len(rows)),
             is_last=True,
+            bills=(_bill(len(rows)),),
         )
         assert await self.store.commit_segments([commit], now_us=now_us) == [True]
         return rows
+
+
+def _bill(requests: int) -> Bill:
+    used = Tokens(input=2 * requests, output=3 * requests)
+    sums = {"plain_pico": 8 * requests, "batch_pico": 4 * requests, "charge_pico": 4 * requests}
+    return Bill(model="claude-sonnet-5-5", requests=requests, tokens=used, **sums)
 
 
 def engine_fault(failure: Any, **more: Any) -> EngineError:

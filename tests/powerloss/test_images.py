@@ -19,6 +19,7 @@ from standby.blobs.local import LocalBlobs
 from standby.errors import StandbyError, StoreError
 from standby.records import (
     BatchId,
+    Bill,
     Counts,
     LeasedRun,
     NewBatch,
@@ -103,6 +104,7 @@ class Story:
             counts=Counts(succeeded=len(items)),
             tokens=Tokens(input=len(items)),
             is_last=is_last,
+            bills=(Bill(model="m", requests=len(items), tokens=Tokens(input=len(items)), charge_pico=len(items)),),
         )
         assert await self.store.commit_segments([commit], now_us=NOW) == [True]
 

@@ -10,6 +10,7 @@ from standby.records import (
     SECOND,
     Batch,
     BatchId,
+    Bill,
     Counts,
     LeasedRun,
     NewBatch,
@@ -80,6 +81,7 @@ def commit(
     is_last: bool = False,
     counts: Counts | None = None,
     tokens: Tokens | None = None,
+    bills: tuple[Bill, ...] | None = None,
 ) -> SegmentCommit:
     """Commit ten bytes for each item, all of them succeeded unless said otherwise."""
     return SegmentCommit(
@@ -93,7 +95,16 @@ def commit(
         counts=counts or Counts(succeeded=len(items)),
         tokens=tokens or Tokens(input=2 * len(items), output=len(items)),
         is_last=is_last,
+        bills=bills if bills is not None else free_of_charge(counts or Counts(succeeded=len(items)), tokens),
     )
+
+
+def free_of_charge(counts: Counts, tokens: Tokens | None = None) -> tuple[Bill, ...]:
+    """Bill the results that succeeded at no known price, so that a commit is complete."""
+    if not counts.succeeded:
+        return ()
+    used = tokens or Tokens(input=2 * counts.succeeded, output=counts.succeeded)
+    return (Bill(model="m", requests=counts.succeeded, tokens=used, unpriced=counts.succeeded),)
 
 
 def entries(run: LeasedRun) -> range:

@@ -21,7 +21,7 @@ from standby.store.sqlite import SqliteStore, faults, statements
 from standby.store.sqlite.migrate import APPLICATION_ID
 from tests.store.build import LEASE_US, NOW, commit, created, ended, items_in, leased, new_batch, seal_of, work_off
 
-NOUNS = ("batches", "runs", "chores", "tenants", "reports", "checks")
+NOUNS = ("bills", "batches", "runs", "chores", "tenants", "reports", "checks")
 ROOM = Path(str(statements._ROOM))
 
 
@@ -299,6 +299,7 @@ async def test_every_writing_verb_passes_its_two_doors(store: SqliteStore, monke
     await _a_life_with_everything(store)
     await store.renew_leases(holder="a", now_us=NOW, until_us=NOW)
     await store.archive_due(now_us=NOW, retention_us=0)
+    await store.charge_live([], now_us=NOW)
 
     verbs = {name.split(".")[1] for name in passed}
     assert verbs == set(re.findall(r'_database\.write\(\s*"(\w+)"', python_of_the_room()))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 
 import structlog
 
 from standby.engines.base import Context, Engine, check_model
 from standby.errors import ApiError, EngineError, Failure, InvalidParams
-from standby.records import LeasedRun
+from standby.records import Bill, LeasedRun
 from standby.scheduler.held import Queued, Settled
 from standby.states import Outcome
 from standby.wire.batches import errored_row, succeeded_row
@@ -17,7 +18,7 @@ from standby.wire.messages import Message, decode_params, tokens_of
 log = structlog.get_logger("standby.worker")
 
 
-async def attempt(engine: Engine, lease: LeasedRun, item: Queued) -> Settled:
+async def attempt(engine: Engine, lease: LeasedRun, item: Queued, *, bill: Callable[[Message], Bill]) -> Settled:
     """Run the item once; raises `EngineError` if the engine failed and the item may be tried again."""
     if item.params is None:
         log.error("stored item is damaged", batch=lease.batch_id, item=item.entry.item)
@@ -36,7 +37,7 @@ async def attempt(engine: Engine, lease: LeasedRun, item: Queued) -> Settled:
             "attempt broke", batch=lease.batch_id, item=item.entry.item, error=type(error).__name__, frames=frames
         )
         raise EngineError(Failure.BROKEN, f"Internal error ({type(error).__name__})") from error
-    return _succeeded(item, message)
+    return _succeeded(item, message, bill)
 
 
 def _context(lease: LeasedRun, item: Queued) -> Context:
@@ -58,10 +59,11 @@ def errored(item: Queued, type_: str, message: str) -> Settled:
     )
 
 
-def _succeeded(item: Queued, message: Message) -> Settled:
+def _succeeded(item: Queued, message: Message, bill: Callable[[Message], Bill]) -> Settled:
     return Settled(
         item=item.entry.item,
         outcome=Outcome.SUCCEEDED,
         row=succeeded_row(item.entry.custom_id, message),
         tokens=tokens_of(message.usage),
+        bill=bill(message),
     )

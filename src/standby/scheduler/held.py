@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from standby.blobs.base import Blobs, items_key, plan_key, segment_key
-from standby.records import PLAN_ENTRY, LeasedRun, PlanEntry, Tokens, unpack_plan
+from standby.records import PLAN_ENTRY, Bill, LeasedRun, PlanEntry, Tokens, unpack_plan
 from standby.scheduler.retry import Tries
 from standby.states import Outcome
 
@@ -34,6 +34,8 @@ class Settled:
     outcome: Outcome
     row: bytes
     tokens: Tokens = field(default_factory=Tokens)
+    bill: Bill | None = None
+    """What it cost; only for an item that succeeded."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

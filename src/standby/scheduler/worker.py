@@ -14,7 +14,9 @@ from standby.config import WorkerSettings
 from standby.engines.base import Engine
 from standby.errors import ApiError, BlobError, EngineError, Failure
 from standby.ids import random_id
-from standby.records import SECOND, Backlog, BatchId, Clock
+from standby.pricing.bills import bill_of
+from standby.pricing.book import PriceBook
+from standby.records import SECOND, Backlog, BatchId, Bill, Clock
 from standby.scheduler import policy
 from standby.scheduler.admission import FixedWindow
 from standby.scheduler.attempt import attempt, errored
@@ -23,6 +25,7 @@ from standby.scheduler.held import HeldRun, Queued, Settled, hold, read_items
 from standby.scheduler.meters import Meters
 from standby.scheduler.retry import Again, backoff_s, decide
 from standby.store.base import Store
+from standby.wire.messages import Message
 
 TICK_S = 0.05
 MOST_HELD = 32
@@ -47,8 +50,9 @@ class Worker:
         grace_s: float,
         clock: Clock,
         meters: Meters,
+        prices: PriceBook | None = None,
     ) -> None:
-        """Begin with nothing."""
+        """Begin with nothing; `prices` are those that are published if none are given."""
         self.holder = random_id("worker")
         self.wake = asyncio.Event()
         self.committer = Committer(
@@ -61,6 +65,7 @@ class Worker:
         self._grace_us = int(grace_s * SECOND)
         self._clock = clock
         self._meters = meters
+        self._prices = prices or PriceBook()
         self._admission = FixedWindow(window=settings.window, live_slots=settings.live_slots)
         self._held: dict[BatchId, list[HeldRun]] = {}
         self._turns: deque[BatchId] = deque()
@@ -250,7 +255,7 @@ class Worker:
         number = item.entry.item
         settled: Settled | None
         try:
-            settled = await attempt(self._engine, held.lease, item)
+            settled = await attempt(self._engine, held.lease, item, bill=self._bill)
             self._meters.attempts.labels(settled.outcome.value).inc()
         except EngineError as error:
             self._meters.attempts.labels(error.failure.label).inc()
@@ -263,6 +268,9 @@ class Worker:
             self.wake.set()
         if settled is not None and not held.is_lost:
             self.committer.add(held, settled)
+
+    def _bill(self, message: Message) -> Bill:
+        return bill_of(message, self._prices, now_us=self._clock(), is_batch=True)
 
     def _after_failure(self, held: HeldRun, item: Queued, error: EngineError) -> Settled | None:
         item.tries = item.tries.after(error.failure)

@@ -6,23 +6,27 @@ arguments: a store has no clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from enum import StrEnum
 from typing import Protocol
 
 from standby.records import (
     Backlog,
     Batch,
     BatchId,
+    Bill,
     Created,
     Key,
     KeyId,
     LeasedRun,
+    LiveBill,
     NewBatch,
     Page,
     Rules,
     Seal,
     Segment,
     SegmentCommit,
+    UsageRow,
     Workspace,
     WorkspaceId,
 )
@@ -202,7 +206,40 @@ class Reports(Protocol):
         ...
 
 
-class Store(Batches, Runs, Chores, Tenants, Reports, Protocol):
+class By(StrEnum):
+    """What sums of usage can be grouped by; `credential` is the key."""
+
+    WORKSPACE = "workspace"
+    CREDENTIAL = "credential"
+    MODEL = "model"
+    DAY = "day"
+    KIND = "kind"
+
+
+class Bills(Protocol):
+    """What requests cost. Batch items are entered by `commit_segments`, together with their results."""
+
+    async def charge_live(self, bills: Collection[LiveBill], *, now_us: int) -> None:
+        """Enter live requests that succeeded, on the day of `now_us`."""
+        ...
+
+    async def usage(
+        self,
+        *,
+        by: Collection[By],
+        workspace_id: WorkspaceId | None = None,
+        since_day: int | None = None,
+        until_day: int | None = None,
+    ) -> list[UsageRow]:
+        """Sum bills of all workspaces or one, from a day (UTC, days since 1970) up to but without another."""
+        ...
+
+    async def bills_of(self, batch_id: BatchId) -> list[Bill]:
+        """Read what a batch cost so far, a bill a model; survives its deletion."""
+        ...
+
+
+class Store(Batches, Runs, Chores, Tenants, Reports, Bills, Protocol):
     """All verbs, and the two ends."""
 
     async def open(self) -> None:

@@ -37,6 +37,8 @@ def _impossible_rows(db: sqlite3.Connection) -> Iterator[str]:
         yield f"batch {row['id']}: its runs hold {row['covered']} of {row['size']} items"
     for row in db.execute(_SQL["unlike_ledger"]):
         yield f"batch {row['id']}: the ledger has {row['entered']} results, the manifest {row['settled']}"
+    for row in db.execute(_SQL["unlike_bills"]):
+        yield f"batch {row['batch_id']}: {row['billed']} results are on its bills, {row['succeeded']} succeeded"
 
 
 def _wrong_manifests(db: sqlite3.Connection) -> Iterator[str]:

@@ -25,6 +25,18 @@ LEFT JOIN (
 ) AS e ON e.batch_id = c.id
 WHERE settled <> coalesce(e.entered, 0);
 
+-- name: unlike_bills
+SELECT l.batch_id, sum(l.succeeded) AS succeeded, coalesce(e.billed, 0) AS billed
+FROM ledger AS l
+LEFT JOIN (
+    SELECT batch_id, sum(requests) AS billed
+    FROM bills
+    WHERE batch_id <> ''
+    GROUP BY batch_id
+) AS e ON e.batch_id = l.batch_id
+GROUP BY l.batch_id
+HAVING sum(l.succeeded) <> coalesce(e.billed, 0);
+
 -- name: batches_with_manifest
 -- (erasure takes the manifest of an archived or deleted batch together with its runs)
 SELECT id, state, size, succeeded + errored + canceled + expired AS settled

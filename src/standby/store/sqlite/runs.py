@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from standby.errors import StoreError
 from standby.records import DAY, Backlog, BatchId, LeasedRun, SegmentCommit
+from standby.store.sqlite.bills import enter_bills
 from standby.store.sqlite.connection import Database
 from standby.store.sqlite.rows import from_counts, from_tokens, items_of, settled, to_rules
 from standby.store.sqlite.statements import load
@@ -106,6 +107,8 @@ def _refuse_nonsense(commit: SegmentCommit) -> None:
     rows = settled(commit.counts)
     if len(commit.records) != RECORD_BYTES * rows:
         raise StoreError(f"{commit.key}: {len(commit.records)} bytes of records for {rows} results")
+    if sum(bill.requests for bill in commit.bills) != commit.counts.succeeded:
+        raise StoreError(f"{commit.key}: bills for other than {commit.counts.succeeded} results that succeeded")
     if (commit.end > commit.start) != (rows > 0) or commit.end < commit.start:
         raise StoreError(f"{commit.key}: {rows} results between bytes {commit.start} and {commit.end}")
 
@@ -120,6 +123,8 @@ def _commit(db: sqlite3.Connection, commit: SegmentCommit, *, now_us: int) -> bo
         segment = {"key": commit.key, "length": commit.end, "records": commit.records}
         db.execute(_SQL["grow_segment"], place | segment | sums)
         db.execute(_SQL["enter_ledger"], place | {"day": now_us // DAY, "workspace_id": run["workspace_id"]} | sums)
+        owner = {"workspace_id": run["workspace_id"], "credential": run["credential"]}
+        enter_bills(db, commit.bills, place | owner, now_us=now_us)
     if commit.is_last:
         db.execute(_SQL["finish_run"], place)
     return True

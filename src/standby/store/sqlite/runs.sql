@@ -73,7 +73,7 @@ WHERE b.state = 'in_progress'
   AND b.expires_us > :now_us;
 
 -- name: run_to_commit
-SELECT b.workspace_id, s.key, coalesce(s.length, 0) AS length
+SELECT b.workspace_id, b.credential, s.key, coalesce(s.length, 0) AS length
 FROM runs AS r
 JOIN batches AS b ON b.id = r.batch_id
 LEFT JOIN segments AS s ON s.batch_id = r.batch_id AND s.run = r.number AND s.epoch = r.epoch

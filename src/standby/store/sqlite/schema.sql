@@ -101,7 +101,6 @@ CREATE TABLE segments (
 CREATE INDEX segments_counted ON segments (batch_id, succeeded, errored, canceled, expired);
 
 -- What was done for whom on which day (UTC, days since 1970). Outlives its batch, so it refers to no row of it.
--- `charge_pico` is pico-dollars; NULL means not priced yet, never 0.
 CREATE TABLE ledger (
     batch_id        TEXT NOT NULL,
     run             INTEGER NOT NULL,
@@ -117,9 +116,33 @@ CREATE TABLE ledger (
     write_1h_tokens INTEGER NOT NULL,
     read_tokens     INTEGER NOT NULL,
     output_tokens   INTEGER NOT NULL,
-    charge_pico     INTEGER,
     PRIMARY KEY (batch_id, run, epoch, day)
 ) STRICT, WITHOUT ROWID;
+
+-- What requests that succeeded cost, in pico-dollars, entered together with their results; live requests have no batch.
+-- A request of unknown price counts in `unpriced` and adds nothing to the sums. Outlives its batch, as the ledger does.
+CREATE TABLE bills (
+    workspace_id    TEXT NOT NULL REFERENCES workspaces (id),
+    day             INTEGER NOT NULL,
+    batch_id        TEXT NOT NULL,
+    run             INTEGER NOT NULL,
+    epoch           INTEGER NOT NULL,
+    credential      TEXT NOT NULL,
+    model           TEXT NOT NULL,
+    requests        INTEGER NOT NULL CHECK (requests > 0),
+    input_tokens    INTEGER NOT NULL,
+    write_5m_tokens INTEGER NOT NULL,
+    write_1h_tokens INTEGER NOT NULL,
+    read_tokens     INTEGER NOT NULL,
+    output_tokens   INTEGER NOT NULL,
+    plain_pico      INTEGER NOT NULL CHECK (plain_pico >= 0),
+    batch_pico      INTEGER NOT NULL CHECK (batch_pico >= 0),
+    charge_pico     INTEGER NOT NULL CHECK (charge_pico >= 0),
+    unpriced        INTEGER NOT NULL CHECK (unpriced BETWEEN 0 AND requests),
+    PRIMARY KEY (workspace_id, day, batch_id, run, epoch, credential, model)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX bills_of_batch ON bills (batch_id) WHERE batch_id <> '';
 
 CREATE TABLE erasures (
     batch_id TEXT PRIMARY KEY REFERENCES batches (id)

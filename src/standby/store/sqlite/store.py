@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from standby.store.sqlite.batches import SqliteBatches
+from standby.store.sqlite.bills import SqliteBills
 from standby.store.sqlite.checks import find_faults
 from standby.store.sqlite.chores import SqliteChores
 from standby.store.sqlite.connection import Database
@@ -13,7 +14,7 @@ from standby.store.sqlite.runs import SqliteRuns
 from standby.store.sqlite.tenants import SqliteTenants
 
 
-class SqliteStore(SqliteBatches, SqliteRuns, SqliteChores, SqliteTenants, SqliteReports):
+class SqliteStore(SqliteBatches, SqliteRuns, SqliteChores, SqliteTenants, SqliteReports, SqliteBills):
     """`standby.store.base.Store` on one SQLite file; several processes may open it."""
 
     def __init__(self, path: Path) -> None:
