@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from standby.records import SECOND, Clock
@@ -57,27 +56,24 @@ class PromptCache:
         """Count the entries, those that expired and were not met since included."""
         return len(self._entries)
 
-    def ask(
-        self, workspace: str, model: str, layout: Layout, *, total: int, tokens_at: Callable[[int], int], minimum: int
-    ) -> Asked:
-        """Look a prompt of `total` tokens up, at the start of its request.
+    def ask(self, workspace: str, model: str, layout: Layout, *, total: int, minimum: int) -> Asked:
+        """Look a prompt of `total` tokens up, at the start of its request; `layout` is weighed in tokens.
 
-        `tokens_at` gives the length in tokens of a prefix of so many bytes (`Block.end`): it may not fall, and a prefix
-        must always have the same length. What is below `minimum` tokens is neither read nor written (9).
+        What is below `minimum` tokens is neither read nor written (9).
         """
-        lengths = {number: min(total, tokens_at(layout.blocks[number].end)) for number in layout.markers}
-        effective = [number for number in layout.markers if lengths[number] >= minimum]
+        places = [(n, min(total, layout.blocks[n].end), layout.blocks[n].marker or "5m") for n in layout.markers]
+        places = [place for place in places if place[1] >= minimum]
         now_us = self._clock()
-        hits = [self._found((workspace, model), layout, number, now_us) for number in effective]
-        best = max((hit for hit in hits if hit is not None), default=None)
-        read = 0 if best is None else min(total, tokens_at(layout.blocks[best].end))
-        markers: list[tuple[int, Ttl]] = [(lengths[n], layout.blocks[n].marker or "5m") for n in effective]
+        hits = [self._found((workspace, model), layout, number, now_us) for number, _, _ in places]
+        best = max((hit for hit in hits if hit is not None), default=-1)
+        read = min(total, layout.blocks[best].end) if best >= 0 else 0
+        split = account(total=total, hit=read, markers=[(tokens, ttl) for _, tokens, ttl in places])
         writes = tuple(
-            ((workspace, model, layout.blocks[n].digest), _written(layout.blocks[n].marker or "5m", now_us))
-            for n in effective
-            if best is None or n > best
+            ((workspace, model, layout.blocks[number].digest), _written(ttl, now_us))
+            for number, _, ttl in places
+            if number > best
         )
-        return Asked(account(total=total, hit=read, markers=markers), self, writes)
+        return Asked(split, self, writes)
 
     def keep(self, key: Key, entry: _Entry) -> None:
         """Make an entry visible; of two that parallel requests wrote, the one that lasts longer stays."""
