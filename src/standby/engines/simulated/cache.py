@@ -10,7 +10,8 @@ from standby.wire.caching import Layout, Split, Ttl, account
 
 LOOK_BACK = 20
 """Positions that a breakpoint looks back over, its own the first (6)."""
-LIFETIME_US = {"5m": 300 * SECOND, "1h": 3600 * SECOND}
+SHORT_US = 300 * SECOND
+HOUR_US = 3600 * SECOND
 CAPACITY = 100_000
 """Entries that are held; the one that was not used for longest makes room."""
 
@@ -20,8 +21,10 @@ Key = tuple[str, str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    until_us: int
-    lifetime_us: int
+    """Until when a prefix is cached, by the lifetime that was asked for: requests that begin together may differ."""
+
+    short_us: int = 0
+    hour_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,9 @@ class PromptCache:
         return Asked(split, self, writes)
 
     def keep(self, key: Key, entry: _Entry) -> None:
-        """Make an entry visible; of two that parallel requests wrote, the one that lasts longer stays."""
-        old = self._entries.get(key)
-        if old is None or old.until_us < entry.until_us:
-            self._entries[key] = entry
+        """Make an entry visible, beside what parallel requests wrote."""
+        old = self._entries.get(key, _Entry())
+        self._entries[key] = _Entry(max(old.short_us, entry.short_us), max(old.hour_us, entry.hour_us))
         self._entries.move_to_end(key)
         if len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
@@ -99,13 +101,14 @@ class PromptCache:
         entry = self._entries.get(key)
         if entry is None:
             return False
-        if entry.until_us <= now_us:
+        short, hour = entry.short_us > now_us, entry.hour_us > now_us
+        if not (short or hour):
             del self._entries[key]
             return False
-        self._entries[key] = _Entry(now_us + entry.lifetime_us, entry.lifetime_us)
+        self._entries[key] = _Entry(now_us + SHORT_US if short else 0, now_us + HOUR_US if hour else 0)
         self._entries.move_to_end(key)
         return True
 
 
 def _written(ttl: Ttl, now_us: int) -> _Entry:
-    return _Entry(now_us + LIFETIME_US[ttl], LIFETIME_US[ttl])
+    return _Entry(hour_us=now_us + HOUR_US) if ttl == "1h" else _Entry(short_us=now_us + SHORT_US)
