@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import signal
 import socket
@@ -27,13 +28,16 @@ from standby.api.protocol import JsonProtocol
 from standby.blobs.base import Blobs
 from standby.blobs.local import LocalBlobs
 from standby.config import Settings
+from standby.emulation.stage import Stage, build_stage
 from standby.engines.base import Engine
-from standby.errors import SettingError, StartError
+from standby.errors import ScriptError, SettingError, StartError
 from standby.folder import locked, made
 from standby.logs import set_up_logs
+from standby.records import Clock
 from standby.scheduler.inspection import inspect
 from standby.scheduler.intake import Intake
 from standby.scheduler.meters import Meters
+from standby.scheduler.rest import Rest
 from standby.scheduler.runner import run as run_loop
 from standby.scheduler.sweeper import Sweeper
 from standby.scheduler.worker import Worker
@@ -100,10 +104,12 @@ async def _serve_on(
     say: Callable[[str], None],
     stop: asyncio.Event,
 ) -> None:
+    stage = _stage(settings)
+    clock: Clock = now_us if stage is None else stage.clock
     registry = CollectorRegistry()
     meters = Meters(registry)
-    engine = build_engine(settings)
-    sweeper = Sweeper(store=store, blobs=blobs, settings=settings.batch, clock=now_us, meters=meters)
+    engine = build_engine(settings, stage=stage)
+    sweeper = Sweeper(store=store, blobs=blobs, settings=settings.batch, clock=clock, meters=meters)
     await store.release_runs(holder=None)
     await sweeper.remove_orphans()
     await engine.start()
@@ -114,9 +120,12 @@ async def _serve_on(
             engine=engine,
             settings=settings.worker,
             grace_s=settings.batch.grace_s,
-            clock=now_us,
+            clock=clock,
             meters=meters,
         )
+        if stage is not None:
+            rest = Rest(store=store, blobs=blobs, engine=engine, worker=worker, sweeper=sweeper, clock=stage.clock)
+            _set(stage, rest, worker, grace_s=settings.batch.grace_s)
         phase = [Phase.READY]
         deps = Deps(
             settings=settings,
@@ -127,12 +136,13 @@ async def _serve_on(
                 store=store,
                 blobs=blobs,
                 settings=settings.batch,
-                clock=now_us,
+                clock=clock,
                 most_enqueued=settings.limits.enqueued_items,
             ),
-            clock=now_us,
+            clock=clock,
             metrics=Metrics(registry),
             state=lambda: phase[0],
+            stage=stage,
         )
         web = _Web(_web_config(build_app(deps), settings))
         async with _loops(worker, sweeper, settings) as stop_loops:
@@ -151,17 +161,38 @@ async def _serve_on(
     log.info("stopped")
 
 
+def _stage(settings: Settings) -> Stage | None:
+    """With nothing but simulators behind it the server is an emulator: tests turn its clock and its script."""
+    kinds = [own.kind for _, own in settings.endpoints] or [settings.engine.kind]
+    if any(kind != "simulated" for kind in kinds):
+        return None
+    try:
+        return build_stage(settings.simulator.script)
+    except ScriptError as error:
+        raise SettingError(f"simulator.script: {error}") from None
+
+
+def _set(stage: Stage, rest: Rest, worker: Worker, *, grace_s: float) -> None:
+    """Let the stage know whom its clock concerns."""
+    worker.later = stage.clock.call_later
+    stage.hold = worker.hold_until
+    stage.settle = rest.settle
+    stage.empty = functools.partial(rest.empty, grace_s=grace_s)
+
+
 def _print(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - the person who started the server reads it
 
 
-def build_engine(settings: Settings) -> Engine:
+def build_engine(settings: Settings, *, stage: Stage | None = None) -> Engine:
     """Choose the engine that the settings name; heavy ones are loaded only then."""
     kind = settings.engine.kind
     if kind == "simulated":
         from standby.engines.simulated import Simulated  # noqa: PLC0415 - heavy, loaded only if chosen
 
-        return Simulated(settings.simulator)
+        if stage is None:
+            return Simulated(settings.simulator)
+        return Simulated(settings.simulator, clock=stage.clock, script=stage.script)
     if kind in {"local", "llamacpp"}:
         from standby.engines.local import Local  # noqa: PLC0415 - heavy, loaded only if chosen
 

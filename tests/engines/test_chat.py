@@ -209,7 +209,7 @@ async def test_silence_between_tokens_times_out(script: Script, connect: Connect
     """Within the other setting."""
     script.answer = stream(chunk("Hi"), hang=True)
     found = await failure(await connect(first_token_timeout_s=30.0, stall_timeout_s=0.1))
-    assert (found.failure, found.message) == (Failure.TIMEOUT, "the engine stalled between tokens")
+    assert (found.failure, found.message) == (Failure.TIMEOUT, "the engine stalled between tokens for 0.1 s")
 
 
 async def test_closing_the_stream_leaves_the_engine(script: Script, connect: Connect) -> None:
@@ -281,11 +281,7 @@ async def test_an_assistant_turn_is_continued_where_the_engine_can(script: Scrip
         await (await connect(GENERIC)).generate(ask(messages=turns))
 
 
-IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
-TOOL = {"name": "weather", "input_schema": {"type": "object"}}
 REFUSED = [
-    ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content.0.type"),
-    ({"tools": [TOOL]}, "tools"),
     ({"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 2000}, "thinking.type"),
     ({"container": "c"}, "container"),
     ({"top_k": 5}, "top_k"),

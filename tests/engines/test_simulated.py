@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
-import msgspec
 import pytest
 
 from standby.config import SimulatorSettings
 from standby.engines.base import Engine
-from standby.engines.simulated import ALIASES, Simulated, stopped
+from standby.engines.simulated import ALIASES, Simulated
+from standby.engines.simulated.answers import stopped
 from standby.engines.simulated.slots import Slots
 from standby.errors import EngineError, Failure, InvalidParams
-from standby.records import SECOND, Load, Rules
-from standby.wire.messages import ContentBlockDelta, MessageParams, ToolUseBlock, accumulate, decode_params
+from standby.records import SECOND, Load
+from standby.wire.messages import ContentBlockDelta, MessageParams, MessageStart, ToolUseBlock, accumulate
+from tests.engines.simulating import Held, ask, count, finish, started
 from tests.engines.suite import EngineSuite, is_idle, text_of, until
 
 WEATHER = {
@@ -48,47 +50,15 @@ class TestSlowSimulated(EngineSuite):
         await engine.close()
 
 
-def ask(text: str = "Hello", **more: Any) -> MessageParams:
-    """Make params of a live request."""
-    body = {"model": "claude-opus-5-5", "max_tokens": 100, "messages": [{"role": "user", "content": text}], **more}
-    return decode_params(msgspec.json.encode(body), rules=Rules(), batch=False)
-
-
-async def started(engine: Simulated) -> Simulated:
-    """Start an engine."""
-    await engine.start()
-    return engine
-
-
 @pytest.fixture
 async def engine() -> Simulated:
     """Take no time."""
     return await started(Simulated(SimulatorSettings()))
 
 
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
-    """Let the test hold time."""
-    return Gate(monkeypatch)
-
-
-class Gate:
-    """Holds every simulated wait until the test opens it, and keeps how long each wanted to be."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Stand in the way of every wait."""
-        self.opened = asyncio.Event()
-        self.asked: list[float] = []
-        monkeypatch.setattr(Simulated, "_rest", self._rest)
-
-    async def _rest(self, seconds: float, deadline_us: int | None) -> None:
-        self.asked.append(seconds)
-        await self.opened.wait()
-
-
 async def test_the_same_request_gets_the_same_answer(engine: Simulated) -> None:
     """Answers depend on the prompt, the model and the seed, and on nothing else."""
-    other = await started(Simulated(SimulatorSettings(), seed=7))
+    other = await started(Simulated(SimulatorSettings(seed=7)))
     first, again = await engine.generate(ask()), await engine.generate(ask(temperature=0.5))
     assert first.content == again.content
     assert first.id != again.id
@@ -176,61 +146,78 @@ async def test_faults_are_asked_for_with_the_number_of_the_attempt(engine: Simul
     assert is_idle(engine)
 
 
-async def test_it_takes_the_time_of_its_tokens(gate: Gate) -> None:
+async def test_it_takes_the_time_of_its_tokens() -> None:
     """A request lasts prompt tokens by prefill speed plus answer tokens by decode speed."""
-    engine = await started(Simulated(SimulatorSettings(prefill_tokens_s=100, decode_tokens_s=10)))
-    gate.opened.set()
-    usage = (await engine.generate(ask())).usage
-    assert gate.asked == [pytest.approx(usage.input_tokens / 100 + usage.output_tokens / 10)]
+    clock = Held()
+    engine = await started(Simulated(SimulatorSettings(prefill_tokens_s=100, decode_tokens_s=10), clock=clock))
+    task = asyncio.create_task(engine.generate(ask()))
+    await finish(clock, task, step_s=0.01)
+    usage = task.result().usage
+    assert clock.passed_s == pytest.approx(usage.input_tokens / 100 + usage.output_tokens / 10, abs=0.011)
 
 
-async def test_a_stream_comes_at_the_pace_of_its_tokens(gate: Gate) -> None:
+async def test_a_stream_comes_at_the_pace_of_its_tokens() -> None:
     """The prompt's time before the first event, a token's time before each piece."""
-    engine = await started(Simulated(SimulatorSettings(prefill_tokens_s=100, decode_tokens_s=10)))
-    gate.opened.set()
-    events = [event async for event in engine.stream(ask())]
-    pieces = sum(isinstance(event, ContentBlockDelta) for event in events)
-    assert len(gate.asked) == 1 + pieces == 25
-    assert sorted(gate.asked[1:]) == gate.asked[1:]
+    clock = Held()
+    engine = await started(Simulated(SimulatorSettings(prefill_tokens_s=100, decode_tokens_s=10), clock=clock))
+    seen: list[float] = []
+
+    async def read() -> None:
+        timed = (MessageStart, ContentBlockDelta)
+        seen.extend([clock.passed_s async for event in engine.stream(ask()) if isinstance(event, timed)])
+
+    await finish(clock, asyncio.create_task(read()), step_s=0.01)
+    gaps = [after - before for before, after in pairwise(seen)]
+    prompt = (await engine.count_tokens(count())) / 100
+    assert seen[0] == pytest.approx(prompt + 0.1, abs=0.011)
+    assert gaps[0] == 0
+    assert gaps[1:] == [pytest.approx(0.1, abs=0.011)] * 23
 
 
-async def test_live_requests_pass_batch_requests_when_slots_are_full(gate: Gate) -> None:
+async def test_live_requests_pass_batch_requests_when_slots_are_full() -> None:
     """The next free slot goes to a live request, even if a batch request has waited longer."""
-    engine = await started(Simulated(SimulatorSettings(slots=1)))
+    clock = Held()
+    engine = await started(Simulated(SimulatorSettings(slots=1, decode_tokens_s=10), clock=clock))
     order: list[str] = []
 
     async def work(name: str, *, live: bool) -> None:
-        await engine.generate(ask(name), live=live)
+        await engine.generate(ask(name), live=live, deadline_us=clock() + 3600 * SECOND)
         order.append(name)
 
     first = asyncio.create_task(work("running", live=False))
     await until(lambda: engine.load().batch == 1)
     late = [asyncio.create_task(work("batch", live=False)), asyncio.create_task(work("live", live=True))]
     await until(lambda: engine.load().waiting == 2)
-    gate.opened.set()
-    await asyncio.gather(first, *late)
+    await finish(clock, first, *late)
     assert order == ["running", "live", "batch"]
     assert is_idle(engine)
 
 
-async def test_waiting_ends_with_the_deadline(gate: Gate) -> None:
+async def test_waiting_ends_with_the_deadline() -> None:
     """A request that never gets a slot fails when its time is over, and is no longer waiting."""
-    engine = await started(Simulated(SimulatorSettings(slots=1), clock=lambda: 10 * SECOND))
+    clock = Held()
+    engine = await started(Simulated(SimulatorSettings(slots=1, decode_tokens_s=1), clock=clock))
     holder = asyncio.create_task(engine.generate(ask()))
     await until(lambda: engine.load().batch == 1)
+    waiter = asyncio.create_task(engine.generate(ask(), deadline_us=clock() + 1000))
+    await until(lambda: engine.load().waiting == 1)
+    clock.advance(1000)
     with pytest.raises(EngineError) as caught:
-        await engine.generate(ask(), deadline_us=10 * SECOND + 1000)
+        await waiter
     assert caught.value.failure is Failure.TIMEOUT
     assert engine.load().waiting == 0
-    gate.opened.set()
-    await holder
+    await finish(clock, holder)
 
 
 async def test_an_answer_that_would_be_late_is_not_given() -> None:
     """The attempt ends at the deadline, not when the answer would be ready."""
-    engine = await started(Simulated(SimulatorSettings(decode_tokens_s=0.001), clock=lambda: 10 * SECOND))
+    clock = Held()
+    engine = await started(Simulated(SimulatorSettings(decode_tokens_s=0.001), clock=clock))
+    task = asyncio.create_task(engine.generate(ask(), deadline_us=clock() + 1000))
+    await until(lambda: engine.load().batch == 1)
+    clock.advance(1000)
     with pytest.raises(EngineError) as caught:
-        await engine.generate(ask(), deadline_us=10 * SECOND + 1000)
+        await task
     assert caught.value.failure is Failure.TIMEOUT
     assert is_idle(engine)
 
@@ -256,6 +243,19 @@ async def test_a_wait_cancelled_at_the_handover_gives_the_slot_back() -> None:
     await until(lambda: slots.load().waiting == 2)
     slots.give(live=True)
     leaver.cancel()
+    await asyncio.gather(leaver, return_exceptions=True)
+    await stayer
+    assert slots.load() == Load(batch=1, slots=1)
+
+
+async def test_a_slot_is_not_handed_to_one_that_has_just_left() -> None:
+    """A wait that was cancelled in this very turn of the loop is passed over."""
+    slots = Slots(1)
+    await slots.take(live=True)
+    leaver, stayer = (asyncio.create_task(slots.take(live=False)) for _ in range(2))
+    await until(lambda: slots.load().waiting == 2)
+    leaver.cancel()
+    slots.give(live=True)
     await asyncio.gather(leaver, return_exceptions=True)
     await stayer
     assert slots.load() == Load(batch=1, slots=1)

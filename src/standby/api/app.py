@@ -11,6 +11,7 @@ from standby.api.auth import Keyring
 from standby.api.batches import Batches
 from standby.api.compress import Compress
 from standby.api.deps import Deps
+from standby.api.emulation import Emulation
 from standby.api.extensions import Extensions
 from standby.api.front import Front, nowhere
 from standby.api.guard import Guard, Resource
@@ -19,6 +20,7 @@ from standby.api.limits import Limits
 from standby.api.messages import Messages
 from standby.api.models import Models
 from standby.api.peers import path_prefix
+from standby.api.trouble import Trouble
 
 
 def build_app(deps: Deps) -> ASGIApp:
@@ -26,16 +28,19 @@ def build_app(deps: Deps) -> ASGIApp:
     settings = deps.settings
     keyring = Keyring(deps.store, settings.server, deps.clock)
     limits = Limits(settings.limits, deps.store, deps.clock)
-    guard = Guard(keyring=keyring, limits=limits, settings=settings.server)
+    guard = Guard(keyring=keyring, limits=limits, settings=settings.server, is_simulated=deps.stage is not None)
     router = Router(routes(deps, guard, limits), redirect_slashes=False, default=nowhere)
-    return Front(Compress(router), keyring=keyring, metrics=deps.metrics)
+    app: ASGIApp = Compress(router)
+    if deps.stage is not None:
+        app = Trouble(app, stage=deps.stage, prefix=path_prefix(settings.server))
+    return Front(app, keyring=keyring, metrics=deps.metrics)
 
 
 def routes(deps: Deps, guard: Guard, limits: Limits) -> Sequence[BaseRoute]:
     """List every route; those of the API stand behind the setting `server.path_prefix`."""
     batches, messages, models = Batches(deps, limits), Messages(deps), Models(deps)
-    extensions, health = Extensions(deps), Health(deps)
-    batch, live, free = guard.batch, guard.live, guard.free
+    extensions, health, emulation = Extensions(deps), Health(deps), Emulation(deps.stage)
+    batch, live, free, test = guard.batch, guard.live, guard.free, guard.test
     api = [
         Resource("/v1/messages/batches", GET=batch(batches.list), POST=batch(batches.create)),
         Resource("/v1/messages/batches/{batch_id}", GET=batch(batches.retrieve), DELETE=batch(batches.delete)),
@@ -48,10 +53,32 @@ def routes(deps: Deps, guard: Guard, limits: Limits) -> Sequence[BaseRoute]:
         Resource("/standby/v1/batches/{batch_id}", GET=batch(extensions.progress)),
         Resource("/standby/v1/batches/{batch_id}/results", GET=batch(extensions.partial_results)),
     ]
+    stage = [
+        Resource("/standby/v1/clock", GET=test(emulation.clock), POST=test(emulation.advance)),
+        Resource(
+            "/standby/v1/simulator/script",
+            GET=test(emulation.script),
+            PUT=test(emulation.put_script),
+            POST=test(emulation.add_script),
+            DELETE=test(emulation.clear_script),
+        ),
+        Resource(
+            "/standby/v1/simulator/faults",
+            GET=test(emulation.faults),
+            PUT=test(emulation.put_faults),
+            POST=test(emulation.add_faults),
+            DELETE=test(emulation.clear_faults),
+        ),
+        Resource(
+            "/standby/v1/simulator/requests", GET=test(emulation.requests), DELETE=test(emulation.forget_requests)
+        ),
+        Resource("/standby/v1/simulator/reset", POST=test(emulation.reset)),
+        Resource("/standby/v1/simulator/metrics", GET=test(emulation.metrics)),
+    ]
     operation = [
         Resource("/health", GET=health.health),
         Resource("/ready", GET=health.ready),
         Resource("/metrics", GET=health.metrics),
     ]
     prefix = path_prefix(deps.settings.server)
-    return [Route(prefix + one.name, one) for one in api] + [Route(one.name, one) for one in operation]
+    return [Route(prefix + one.name, one) for one in (*api, *stage)] + [Route(one.name, one) for one in operation]

@@ -10,6 +10,7 @@ from typing import Protocol
 from standby.api.metrics import Metrics
 from standby.blobs.base import Blobs
 from standby.config import Settings
+from standby.emulation.stage import Stage
 from standby.engines.base import Engine
 from standby.records import Clock, Created, Principal, Rules
 from standby.store.base import Store
@@ -68,3 +69,5 @@ class Deps:
     clock: Clock
     metrics: Metrics
     state: Callable[[], Phase]
+    stage: Stage | None = None
+    """What tests can turn; None unless the engine is the simulator."""

@@ -37,7 +37,7 @@ from typing import Any
 
 from standby.emulation.clock import seconds_of
 from standby.emulation.cue import ERROR_TYPES, NEVER, PLAIN, STOP_REASONS, Cue
-from standby.errors import ScriptError
+from standby.errors import ScriptError, invalid
 
 _NAME = re.compile(r"[A-Za-z0-9_.*?\[\]!-]*")
 _PLACE = re.compile(r"\{(\w+)\}")
@@ -89,9 +89,9 @@ class Script:
     def cue(self, *, custom_id: str, model: str, text: Callable[[], str], header: str = "") -> Cue:
         """Find the cue for a request; `text` gives its prompt and is only called if a rule asks for it.
 
-        `ScriptError` if `header` is no script.
+        `InvalidParams` if `header` is no script.
         """
-        for rule in (*(rules_of_line(header) if header else ()), *self.rules, *self.filed):
+        for rule in (*_asked(header), *self.rules, *self.filed):
             cue = rule.cue_for(custom_id, model, text)
             if cue is not None:
                 return cue
@@ -108,6 +108,13 @@ class Script:
     def clear(self) -> None:
         """Forget the rules that were set; those of the file stay."""
         self.rules = ()
+
+
+def _asked(header: str) -> tuple[Rule, ...]:
+    try:
+        return rules_of_line(header) if header else ()
+    except ScriptError as error:
+        raise invalid(f"standby-simulate: {error}") from None
 
 
 def read_script(file: Path) -> dict[str, Any]:

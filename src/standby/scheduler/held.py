@@ -45,7 +45,7 @@ class HeldRun:
     lease: LeasedRun
     queue: deque[Queued]
     in_flight: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    delayed: dict[int, asyncio.TimerHandle] = field(default_factory=dict)
+    delayed: dict[int, asyncio.Handle] = field(default_factory=dict)
     length: int = 0
     """Committed bytes of its segment."""
     left: int

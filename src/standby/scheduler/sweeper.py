@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
 from standby.blobs.base import Blobs
@@ -29,11 +31,16 @@ class Sweeper:
         self._clock = clock
         self._meters = meters
         self._tidied_us = 0
+        self._turn = asyncio.Lock()
 
-    async def run_once(self) -> Sweep:
-        """One pass over everything that is due now."""
+    async def run_once(self, *, is_tidying: bool = False) -> Sweep:
+        """One pass over everything that is due now; `is_tidying` leaves nothing for the next."""
+        async with self._turn:
+            return await self._sweep(is_tidying=is_tidying)
+
+    async def _sweep(self, *, is_tidying: bool) -> Sweep:
         sealed, now_us = await self._seal(), self._clock()
-        if abs(now_us - self._tidied_us) < TIDY_US:
+        if abs(now_us - self._tidied_us) < TIDY_US and not is_tidying:
             return Sweep(sealed=sealed)
         self._tidied_us = now_us
         archived = await self._store.archive_due(now_us=now_us, retention_us=int(self._settings.retention_s * SECOND))

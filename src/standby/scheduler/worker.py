@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -34,6 +34,9 @@ STARTS_A_PASS = 8
 UNCOMMITTED_GROUPS = 8
 """Dispatch pauses while more than this many full commits wait: a full disk must not burn engine time."""
 
+Later = Callable[[float, Callable[[], None]], asyncio.Handle]
+"""Calls something after a number of seconds, unless its handle is canceled first."""
+
 log = structlog.get_logger("standby.worker")
 
 
@@ -55,6 +58,8 @@ class Worker:
         """Begin with nothing; `prices` are those that are published if none are given."""
         self.holder = random_id("worker")
         self.wake = asyncio.Event()
+        self.later: Later = _later
+        """How time passes for items that are tried again; the emulator's clock has its own way."""
         self.committer = Committer(
             store=store, blobs=blobs, settings=settings, clock=clock, meters=meters, when_committed=self.wake.set
         )
@@ -120,6 +125,24 @@ class Worker:
                 await self.committer.commit()
         finally:
             await self._store.release_runs(holder=self.holder)
+
+    async def hold_until(self, until_us: int) -> None:
+        """Make its leases outlast a clock that is about to be moved to this moment."""
+        if self._held:
+            await self._store.renew_leases(holder=self.holder, now_us=self._clock(), until_us=self._until(until_us))
+
+    def is_at_rest(self, *, asleep: int) -> bool:
+        """Whether all that it can do is done, while the engine lets `asleep` requests wait for a moment to come."""
+        if self.committer.backlog or self._in_flight > asleep:
+            return False
+        if any(held.is_finished or held.is_lost or held.is_done for held in self._runs()):
+            return False
+        return not any(held.queue for held in self._runs()) or not self.has_room
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it would start another item if there were one."""
+        return self._in_flight < self._admission.allowed(self._engine.load())
 
     def _may_dispatch(self) -> bool:
         return (
@@ -288,7 +311,7 @@ class Worker:
             held.queue.append(item)
             self.wake.set()
 
-        held.delayed[item.entry.item] = asyncio.get_running_loop().call_later(wait_s, again)
+        held.delayed[item.entry.item] = self.later(wait_s, again)
 
     def _remove(self, held: HeldRun) -> None:
         runs = self._held[held.lease.batch_id]
@@ -305,3 +328,7 @@ class Worker:
 
     def _until(self, now_us: int) -> int:
         return now_us + int(self._settings.lease_s * SECOND)
+
+
+def _later(wait_s: float, work: Callable[[], None]) -> asyncio.Handle:
+    return asyncio.get_running_loop().call_later(wait_s, work)

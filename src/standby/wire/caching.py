@@ -16,7 +16,7 @@ web search, citations, `speed`, output format    kept   lost    lost
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ import msgspec
 from standby.wire.checks import markers_of
 from standby.wire.params import (
     Base64Source,
+    CacheControl,
     ContentParam,
     ContentSource,
     DocumentParam,
@@ -57,7 +58,7 @@ class Block:
     digest: bytes
     """16 bytes: the exact prompt up to and including this block."""
     end: int
-    """Bytes of the prompt up to and including this block, media counted as `MEDIA_BYTES`."""
+    """Weight of the prompt up to and including this block."""
     position: int
     """Its number in the look-back: a run of `tool_use` or of `tool_result` blocks shares one."""
     marker: Ttl | None = None
@@ -70,7 +71,7 @@ class Layout:
 
     blocks: tuple[Block, ...] = ()
     size: int = 0
-    """Bytes of the prompt, as `Block.end` counts them."""
+    """Weight of the whole prompt."""
 
     @property
     def markers(self) -> tuple[int, ...]:
@@ -79,6 +80,18 @@ class Layout:
 
 
 UNMARKED = Layout()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How to weigh a prompt: in tokens, by one who can count them block by block, or in bytes."""
+
+    block: Callable[[Any], int]
+    """Weighs a tool, a block of a turn or of the system prompt, or a part of a tool result."""
+    tools: int = 0
+    """What comes with tools, whatever they are."""
+    turn: int = 0
+    """What comes with each turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,20 +165,24 @@ def is_marked(params: PromptParams) -> bool:
     return params.cache_control is not None or next(markers_of(params), None) is not None
 
 
-def layout(params: PromptParams, *, thinking: str = "disabled", effort: str = "high") -> Layout:
+def layout(
+    params: PromptParams, *, scale: Scale | None = None, thinking: str = "disabled", effort: str = "high"
+) -> Layout:
     """Lay a prompt out; `params` have passed the checks, so at most four breakpoints stand in the right order.
 
-    `thinking` (a `type`) and `effort` are the model's defaults: naming them equals leaving them out.
+    It is weighed in bytes if there is no `scale`. `thinking` (a `type`) and `effort` are the model's defaults: naming
+    them equals leaving them out.
     """
     if not is_marked(params):
         return UNMARKED
-    drawing = _Drawing()
+    drawing = _Drawing(scale or BYTES)
     _draw_tools(drawing, params)
     drawing.enter(_system_switches(params))
     for text in _as_blocks(params.system or ()):
         drawing.add(b"", text)
     drawing.enter(_messages_switches(params, thinking, effort))
     for turn in params.messages:
+        drawing.turn()
         for block in _as_blocks(turn.content):
             drawing.add(turn.role.encode(), block)
     if params.cache_control is not None:
@@ -176,9 +193,10 @@ def layout(params: PromptParams, *, thinking: str = "disabled", effort: str = "h
 class _Drawing:
     """A layout while it grows."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: Scale) -> None:
         self.blocks: list[Block] = []
         self.end = 0
+        self._scale = scale
         self._digest = b"tools"
         self._position = -1
         self._run: type | None = None
@@ -193,7 +211,15 @@ class _Drawing:
         """Pass a tool that belongs to the next level: its breakpoint stands behind the tools before it."""
         self._position += 1
         self._append(self._digest, self.end, tool.cache_control.ttl if tool.cache_control else None)
-        self.end += len(_plain(tool))
+        self.end += self._scale.block(_unmarked(tool))
+
+    def tools(self) -> None:
+        """Begin the tools."""
+        self.end += self._scale.tools
+
+    def turn(self) -> None:
+        """Begin a turn; one that goes on in the role of the last one is the same turn to the cache."""
+        self.end += self._scale.turn
 
     def add(self, label: bytes, block: Any) -> None:
         """Add one block."""
@@ -202,10 +228,10 @@ class _Drawing:
         self._run = kind
         if isinstance(block, ToolResultParam) and isinstance(block.content, list):
             block = self._add_parts(label, block, block.content)
-        data = label + _plain(block)
-        self._digest = _chained(self._digest, data)
-        self.end += len(data) + _media(block)
-        control = getattr(block, "cache_control", None)
+        control: CacheControl | None = getattr(block, "cache_control", None)
+        plain = _unmarked(block)
+        self._digest = _chained(self._digest, label + _encode(plain))
+        self.end += self._scale.block(plain)
         if hasattr(block, "cache_control") and not (isinstance(block, TextParam) and not block.text):
             self._last_cacheable = len(self.blocks)
         self._append(self._digest, self.end, control.ttl if control else None)
@@ -218,18 +244,19 @@ class _Drawing:
     def _add_parts(self, label: bytes, block: ToolResultParam, parts: list[Any]) -> ToolResultParam:
         """Add the parts of a tool result, which can carry breakpoints; return the block without these."""
         digest = _chained(self._digest, label + block.tool_use_id.encode())
-        end = self.end
-        for part in parts:
-            data = _plain(part)
-            digest, end = _chained(digest, data), end + len(data) + _media(part)
+        end, plain = self.end, [_unmarked(part) for part in parts]
+        for part, unmarked in zip(parts, plain, strict=True):
+            digest, end = _chained(digest, _encode(unmarked)), end + self._scale.block(unmarked)
             self._append(digest, end, part.cache_control.ttl if part.cache_control else None)
-        return msgspec.structs.replace(block, content=[msgspec.structs.replace(p, cache_control=None) for p in parts])
+        return msgspec.structs.replace(block, content=plain)
 
     def _append(self, digest: bytes, end: int, marker: Ttl | None) -> None:
         self.blocks.append(Block(digest, end, self._position, marker))
 
 
 def _draw_tools(drawing: _Drawing, params: PromptParams) -> None:
+    if params.tools:
+        drawing.tools()
     for tool in params.tools or ():
         if _is_web_search(tool):
             drawing.skip(tool)
@@ -244,7 +271,7 @@ def _is_web_search(tool: Tool) -> bool:
 
 def _system_switches(params: PromptParams) -> bytes:
     """Write what a change of makes another system prompt."""
-    searches = [_plain(tool) for tool in params.tools or () if _is_web_search(tool)]
+    searches = [_encode(_unmarked(tool)) for tool in params.tools or () if _is_web_search(tool)]
     form = params.output_config.format if params.output_config is not None else params.output_format
     cites = any(
         isinstance(block, (DocumentParam, SearchResultParam))
@@ -287,11 +314,15 @@ def _as_blocks(content: str | Iterable[ContentParam]) -> Iterable[Any]:
     return content
 
 
-def _plain(block: Any) -> bytes:
-    """Write a block without its breakpoint."""
+def _unmarked(block: Any) -> Any:
+    """Return a block without its breakpoint."""
     if getattr(block, "cache_control", None) is not None:
-        block = msgspec.structs.replace(block, cache_control=None)
-    return _encode(block)
+        return msgspec.structs.replace(block, cache_control=None)
+    return block
+
+
+def _bytes(block: Any) -> int:
+    return len(_encode(block)) + _media(block)
 
 
 def _media(block: Any) -> int:
@@ -303,6 +334,10 @@ def _media(block: Any) -> int:
             return sum(_media(part) for part in parts)
         case _:
             return 0
+
+
+BYTES = Scale(block=_bytes)
+"""Bytes of JSON, media counted as `MEDIA_BYTES`."""
 
 
 def _chained(digest: bytes, data: bytes) -> bytes:

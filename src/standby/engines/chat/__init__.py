@@ -1,5 +1,10 @@
-"""Any engine with `/v1/chat/completions`."""
+"""Any engine with `/v1/chat/completions`.
 
-from standby.engines.chat.engine import Chat, resolve_name
+`engine` is the endpoint, `connection` the way to it, `failures` what its refusals mean, `patience` how long it may
+take, `recognise` who it says it is, `signals` its metrics, `counting` its tokenizer.
+"""
+
+from standby.engines.chat.engine import Chat
+from standby.engines.chat.resolve import resolve_name
 
 __all__ = ["Chat", "resolve_name"]

@@ -1,48 +1,36 @@
-"""Any engine with `/v1/chat/completions`: our host, llama.cpp, vLLM, hosted ones.
-
-Always streams towards the engine, so that a stall is noticed and closing the connection stops the work.
-"""
+"""Any engine with `/v1/chat/completions`: our host, llama.cpp, vLLM, SGLang, Ollama, hosted ones."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import replace
+from typing import Any
 
-import aiohttp
 import msgspec
 
 from standby.config import EngineSettings
 from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
-from standby.errors import EngineError, Failure, invalid, unknown_model
-from standby.records import SECOND, Load
-from standby.wire.chat.dialect import BY_OWNER, GENERIC, HOST, Dialect
+from standby.engines.chat.connection import Connection
+from standby.engines.chat.counting import count_prompt
+from standby.engines.chat.failures import PriorityRefused, from_event
+from standby.engines.chat.patience import Limits, Pace, Patience, limits_for
+from standby.engines.chat.recognise import CACHES, DEFAULT_SLOTS, Known, look
+from standby.engines.chat.resolve import resolve_name
+from standby.engines.chat.signals import Scraper
+from standby.errors import EngineError, Failure
+from standby.records import Load
+from standby.wire.chat.dialect import GENERIC, HOST, Dialect
 from standby.wire.chat.reply import Chunk, Writing, read_chunk
-from standby.wire.chat.request import chat_body, chat_turns
-from standby.wire.messages import (
-    Accumulator,
-    CountParams,
-    Event,
-    Message,
-    MessageParams,
-)
-from standby.wire.sse import SseParser
+from standby.wire.chat.request import chat_body
+from standby.wire.messages import Accumulator, CountParams, Event, Message, MessageParams
 
-T = TypeVar("T")
-CONNECT_S = 10.0
-PROBE_S = 2.0
-IDLE_S = 2.0
-"""How long an idle connection is kept: less than the 5 s after which engines close theirs."""
-DEFAULT_SLOTS = 8
-OVERLOADED = frozenset({429, 503, 529})
-SLOW = frozenset({408, 504})
-NOT_OURS = frozenset({401, 402, 403, 405})
-"""Statuses that are the operator's to put right, never the item's fault."""
+LOOK_AGAIN_S = 2.0
+MOST_CHUNKS = 4
+"""Chunks for each token that a request may have, beyond which an answer does not end; and some for short ones."""
+SPARE_CHUNKS = 4096
 log = logging.getLogger("standby.engines.chat")
 
 
@@ -56,21 +44,25 @@ class Chat:
         base_url: str = "http://localhost",
         uds: str | None = None,
         dialect: Dialect | None = None,
-        cache: CacheProfile = CacheProfile.SHARED_AFTER_FIRST_TOKEN,
+        cache: CacheProfile | None = None,
         name: str = "chat",
         slots: int = 0,
     ) -> None:
-        """Keep the address; `uds` is the path of a unix socket. With no `dialect` the engine is asked what it is."""
+        """Keep the address; `uds` is the path of a unix socket.
+
+        What is not given (`dialect`, `cache`, `slots`) is taken from the settings, else from the engine itself.
+        """
         self._settings = settings
-        self._base = re.sub(r"(/v1)?/*$", "", base_url)
-        self._uds = uds
-        self._dialect = dialect
+        self._given = dialect
         self._cache = cache
         self._name = name
-        self._slots = slots or settings.slots or DEFAULT_SLOTS
-        self._session: aiohttp.ClientSession | None = None
-        self._probing: asyncio.Task[None] | None = None
-        self._models: list[Model] = []
+        self._slots = slots
+        self._connection = Connection(settings, base_url=base_url, uds=uds, lost=self._look_again)
+        self._scraper = Scraper(self._connection)
+        self._pace = Pace()
+        self._known: Known | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._trying: asyncio.Task[None] | None = None
         self._ready = self._closed = False
         self._live = 0
         self._batch = 0
@@ -78,26 +70,49 @@ class Chat:
     @property
     def profile(self) -> EngineProfile:
         """What it declares."""
-        yields = self._dialect is HOST
-        return EngineProfile(name=self._name, slots=self._slots, cache=self._cache, yields_to_live=yields)
+        return EngineProfile(
+            name=self._name,
+            slots=self._known.slots if self._known else self._slots or self._settings.slots or DEFAULT_SLOTS,
+            cache=self._cache or (self._known.cache if self._known else CACHES[self.dialect.name]),
+            yields_to_live=self.dialect.name == HOST.name and self.dialect.priorities is not None,
+        )
+
+    @property
+    def dialect(self) -> Dialect:
+        """How it is spoken to, as far as is known now."""
+        return self._known.dialect if self._known else self._given or GENERIC
+
+    @property
+    def known(self) -> Known | None:
+        """What is known of the engine; None before it answered."""
+        return self._known
+
+    @property
+    def pace(self) -> Pace:
+        """What it was seen to do."""
+        return self._pace
+
+    @property
+    def connection(self) -> Connection:
+        """The way to it, for questions beyond the contract of an engine."""
+        return self._connection
 
     async def start(self) -> None:
-        """Open the connection pool and look at the engine; if it does not answer, keep looking."""
-        self._open()
+        """Look at the engine; if it does not answer, keep looking."""
         with suppress(EngineError):
-            await self._probe()
+            await self._look()
         if not self._ready:
             self._look_again()
 
     async def close(self) -> None:
         """Close every connection."""
         self._ready, self._closed = False, True
-        if self._probing is not None:
-            self._probing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._probing
-        if self._session is not None:
-            await self._session.close()
+        for task in (self._looking, self._trying):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        await self._connection.close()
 
     def ready(self) -> bool:
         """Whether it answered the last time."""
@@ -105,7 +120,7 @@ class Chat:
 
     def load(self) -> Load:
         """What we have in flight there."""
-        return Load(live=self._live, batch=self._batch, slots=self._slots)
+        return Load(live=self._live, batch=self._batch, slots=self.profile.slots)
 
     async def generate(
         self,
@@ -113,11 +128,11 @@ class Chat:
         *,
         deadline_us: int | None = None,
         live: bool = False,
-        context: Context = NO_CONTEXT,  # noqa: ARG002 - not needed here
+        context: Context = NO_CONTEXT,
     ) -> Message:
         """Answer one request."""
         whole = Accumulator()
-        async with aclosing(self.stream(params, deadline_us=deadline_us, live=live)) as events:
+        async with aclosing(self.stream(params, deadline_us=deadline_us, live=live, context=context)) as events:
             async for event in events:
                 whole.add(event)
         return whole.message
@@ -130,262 +145,187 @@ class Chat:
         live: bool = True,
         context: Context = NO_CONTEXT,  # noqa: ARG002 - not needed here
     ) -> AsyncGenerator[Event, None]:
-        """Answer one request as events."""
+        """Answer one request as events; once more without a priority if the engine turns out to refuse that."""
         model = await self.resolve(params.model)
-        dialect = self._dialect or GENERIC
-        temperature = self._settings.temperature if self._settings.temperature >= 0 else None
-        body = chat_body(params, model=model, dialect=dialect, live=live, temperature=temperature)
-        writing = Writing(params, model=model, dialect=dialect)
         with self._counted(live=live):
-            async with aclosing(self._chunks(body, deadline_us)) as chunks:
-                async for chunk in chunks:
-                    for event in writing.take(chunk):
-                        yield event
-                    if writing.is_over:
-                        break
-            for event in writing.end():
+            body = self._body(params, model, live=live)
+            for _ in range(2):
+                data = msgspec.json.encode(body)
+                answer = _Answer(params, model, self.dialect, self._limits(data, params.max_tokens), deadline_us)
+                try:
+                    async with aclosing(self._connection.events(data, answer.patience)) as received:
+                        async for one in received:
+                            for event in answer.take(one):
+                                yield event
+                            if answer.is_over:
+                                break
+                    break
+                except PriorityRefused as refused:
+                    self._forget_priority()
+                    if body.pop("priority", None) is None or answer.began:
+                        raise EngineError(Failure.BROKEN, refused.message) from None
+            for event in answer.end(self._pace):
                 yield event
 
     async def count_tokens(self, params: CountParams) -> int:
         """Count with the engine's own tokenizer and template; `InvalidParams` if it has no way to tell."""
         model = await self.resolve(params.model)
-        turns = chat_turns(params)
-        match (self._dialect or GENERIC).counts:
-            case "host":
-                return int((await self._ask("/count_tokens", {"messages": turns}))["tokens"])
-            case "vllm":
-                return int((await self._ask("/tokenize", {"model": model, "messages": turns}))["count"])
-            case "llamacpp":
-                prompt = (await self._ask("/apply-template", {"messages": turns}))["prompt"]
-                asked = {"content": prompt, "add_special": True, "parse_special": True}
-                return len((await self._ask("/tokenize", asked))["tokens"])
-            case "none":
-                raise invalid(f"model: the engine behind {model} cannot count tokens")
+        return await count_prompt(self._connection, params, model=model, dialect=self.dialect)
 
     async def models(self) -> list[Model]:
         """List what it serves, newest first."""
-        if not self._models:
-            await self._probe()
-        return sorted(self._models, key=lambda m: -m.created_us)
+        known = self._known if self._known and self._known.models else await self._look()
+        return sorted(known.models, key=lambda m: -m.created_us)
 
     async def resolve(self, model: str) -> str:
         """Return the real id for a name or an alias; raises `unknown_model`."""
         return resolve_name(model, await self.models(), self._settings.aliases)
 
     async def signals(self) -> Signals | None:
-        """Read the engine's own metrics."""
-        return None
+        """Read the engine's own metrics; None if it has none or they cannot be read."""
+        return await self._scraper.read(self.dialect.name)
 
     async def check(self) -> None:
         """Ask for a sign of life; raises `EngineError`."""
-        await self._ask("/health", None)
+        await self._connection.read("/health")
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise EngineError(Failure.UNREACHABLE, "the engine is closed")
-        if self._session is None:
-            connector: aiohttp.BaseConnector = (
-                aiohttp.UnixConnector(self._uds, limit=0, keepalive_timeout=IDLE_S)
-                if self._uds
-                else aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
-            )
-            key = self._settings.api_key
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                headers={"authorization": f"Bearer {key}"} if key else {},
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
-                auto_decompress=True,
-                trust_env=False,
-            )
-        return self._session
+    async def try_priority(self) -> bool:
+        """Ask for one token with a priority, and send priorities from now on if the engine takes it."""
+        known = self._known or await self._look()
+        if known.priority != "try":
+            return known.priority == "send"
+        if not known.models or known.dialect.ranks is None:
+            return False
+        body = {
+            "model": known.models[0].id,
+            "messages": [{"role": "user", "content": "."}],
+            "max_tokens": 1,
+            "stream": True,
+            "priority": known.dialect.ranks[1],
+        }
+        data = msgspec.json.encode(body)
+        try:
+            async with aclosing(self._connection.events(data, Patience(self._limits(data, 1), None))) as received:
+                async for one in received:
+                    _read(one, known.dialect)
+        except EngineError as error:
+            if not error.failure.retriable:
+                self._forget_priority()
+            return False
+        self._learn_priority(known.dialect.with_priority(), "send", "it took one")
+        return True
+
+    def _body(self, params: MessageParams, model: str, *, live: bool) -> dict[str, Any]:
+        temperature = self._settings.temperature if self._settings.temperature >= 0 else None
+        return chat_body(params, model=model, dialect=self.dialect, live=live, temperature=temperature)
+
+    def _limits(self, data: bytes, max_tokens: int) -> Limits:
+        return limits_for(self._settings, self._pace, body_bytes=len(data), max_tokens=max_tokens)
+
+    async def _look(self) -> Known:
+        """Ask the engine who it is; a priority that has to be tried is tried beside the first work."""
+        known = await look(self._connection, self._settings, given=self._given, slots=self._slots)
+        self._known = known
+        self._ready = not self._closed
+        if known.priority == "try" and known.models and (self._trying is None or self._trying.done()):
+            self._trying = asyncio.ensure_future(self._try())
+        return known
+
+    async def _try(self) -> None:
+        with suppress(EngineError):
+            takes = await self.try_priority()
+            log.info("%s: %s", self._connection.base, "it takes priorities" if takes else "it takes no priorities")
 
     def _look_again(self) -> None:
         self._ready = False
-        if self._probing is None or self._probing.done():
-            self._probing = asyncio.ensure_future(self._probe_until_ready())
+        if not self._closed and (self._looking is None or self._looking.done()):
+            self._looking = asyncio.ensure_future(self._look_until_ready())
 
-    async def _probe_until_ready(self) -> None:
+    async def _look_until_ready(self) -> None:
         while not self._ready:
-            await asyncio.sleep(PROBE_S)
+            await asyncio.sleep(LOOK_AGAIN_S)
             with suppress(EngineError):
-                await self._probe()
+                await self._look()
 
-    async def _probe(self) -> None:
-        listed = await self._ask("/v1/models", None)
+    def _forget_priority(self) -> None:
+        self._learn_priority(replace(self.dialect, priorities=None), "never", "it refused one")
+
+    def _learn_priority(self, dialect: Dialect, priority: Any, why: str) -> None:
+        if self._known is not None:
+            how = {**self._known.how, "priority": "tried"}
+            self._known = replace(self._known, dialect=dialect, priority=priority, why_priority=why, how=how)
+
+    @contextmanager
+    def _counted(self, *, live: bool) -> Iterator[None]:
+        """Count one request in flight."""
+        change = (1, 0) if live else (0, 1)
+        self._live, self._batch = self._live + change[0], self._batch + change[1]
         try:
-            entries = [entry for entry in listed["data"] if isinstance(entry["id"], str)]
-        except (KeyError, TypeError):
-            raise EngineError(Failure.BROKEN, "the engine's list of models cannot be read") from None
-        self._models = [_model(entry) for entry in entries]
-        if self._dialect is None and entries:
-            self._dialect = BY_OWNER.get(str(entries[0].get("owned_by")), GENERIC)
-        self._ready = True
-
-    @asynccontextmanager
-    async def _request(self, path: str, body: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and look at its status; every failure comes out as `EngineError`."""
-        method = "GET" if body is None else "POST"
-        data = None if body is None else msgspec.json.encode(body)
-        headers = {} if data is None else {"content-type": "application/json"}
-        try:
-            async with await self._send(method, f"{self._base}{path}", data, headers) as response:
-                if response.status >= 400:
-                    raise _refusal(response.status, response.headers, await response.content.read(65536), self._dialect)
-                yield response
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            self._look_again()
-            raise EngineError(Failure.UNREACHABLE, f"the engine cannot be reached ({type(error).__name__})") from None
-        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-            raise EngineError(Failure.BROKEN, f"the engine broke off ({type(error).__name__})") from None
-
-    async def _send(self, method: str, url: str, data: bytes | None, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """Send; once more if an idle connection turns out to be closed by the other side."""
-        session = self._open()
-        try:
-            return await session.request(method, url, data=data, headers=headers)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await session.request(method, url, data=data, headers=headers)
-
-    async def _ask(self, path: str, body: Any) -> Any:
-        try:
-            async with asyncio.timeout(CONNECT_S), self._request(path, body) as response:
-                return msgspec.json.decode(await response.read())
-        except TimeoutError:
-            raise EngineError(Failure.TIMEOUT, f"the engine did not answer {path} in {CONNECT_S:.0f} s") from None
-
-    async def _chunks(self, body: dict[str, Any], deadline_us: int | None) -> AsyncGenerator[Chunk, None]:
-        """Send the request and read its stream; ends after `[DONE]`, or raises `EngineError`."""
-        patience = _Patience(self._settings, deadline_us)
-        parser = SseParser()
-        async with AsyncExitStack() as stack:
-            response = await patience.wait_for(stack.enter_async_context(self._request("/v1/chat/completions", body)))
-            while data := await patience.wait_for(response.content.readany()):
-                for event in parser.feed(data):
-                    if event.data == b"[DONE]":
-                        return
-                    patience.started = True
-                    yield read_chunk(event.data)
-            raise EngineError(Failure.BROKEN, "the engine ended the stream before it was done")
-
-    def _counted(self, *, live: bool) -> _Counted:
-        return _Counted(self, live=live)
-
-    def _count(self, change: int, *, live: bool) -> None:
-        if live:
-            self._live += change
-        else:
-            self._batch += change
+            yield
+        finally:
+            self._live, self._batch = self._live - change[0], self._batch - change[1]
 
 
-class _Counted:
-    """Counts one request in flight."""
+class _Answer:
+    """One answer as it comes: reads chunks, writes events, watches the clock."""
 
-    def __init__(self, chat: Chat, *, live: bool) -> None:
-        self._chat = chat
-        self._live = live
+    def __init__(
+        self, params: MessageParams, model: str, dialect: Dialect, limits: Limits, deadline_us: int | None
+    ) -> None:
+        self._writing = Writing(params, model=model, dialect=dialect)
+        self._dialect = dialect
+        self._left = MOST_CHUNKS * params.max_tokens + SPARE_CHUNKS
+        self._prompt = self._cached = self._output = 0
+        self.patience = Patience(limits, deadline_us)
+        self.began = False
 
-    def __enter__(self) -> None:
-        self._chat._count(1, live=self._live)  # noqa: SLF001 - its own class
+    @property
+    def is_over(self) -> bool:
+        """Whether the rest of the stream is not wanted."""
+        return self._writing.is_over
 
-    def __exit__(self, *_: object) -> None:
-        self._chat._count(-1, live=self._live)  # noqa: SLF001
+    def take(self, data: bytes) -> list[Event]:
+        """Take the data of one event."""
+        chunk = _read(data, self._dialect)
+        if _says_something(chunk):
+            self.patience.token()
+            self._left -= 1
+            if self._left < 0:
+                raise EngineError(Failure.BROKEN, "the engine does not end its answer at max_tokens")
+        if chunk.prompt is not None:
+            self._prompt, self._cached, self._output = chunk.prompt, chunk.cached, chunk.output or 0
+        events = self._writing.take(chunk)
+        self.began = self.began or bool(events)
+        return events
 
-
-class _Patience:
-    """How long the engine may be silent: until the first token, between tokens, and never past the deadline."""
-
-    def __init__(self, settings: EngineSettings, deadline_us: int | None) -> None:
-        self._settings = settings
-        self._deadline_us = deadline_us
-        self.started = False
-
-    async def wait_for(self, awaited: Awaitable[T]) -> T:
-        """Wait for the engine; the time a consumer takes between two waits does not count."""
-        try:
-            async with asyncio.timeout(self._silence_s()):
-                return await awaited
-        except TimeoutError:
-            raise EngineError(Failure.TIMEOUT, self._words()) from None
-
-    def _silence_s(self) -> float:
-        silence = self._settings.stall_timeout_s if self.started else self._settings.first_token_timeout_s
-        if self._deadline_us is None:
-            return silence
-        return max(0.0, min(silence, (self._deadline_us - time.time_ns() // 1000) / SECOND))
-
-    def _words(self) -> str:
-        if self._deadline_us is not None and self._deadline_us <= time.time_ns() // 1000:
-            return "the deadline passed before the engine was done"
-        return "the engine stalled between tokens" if self.started else "the engine did not begin to answer in time"
-
-
-def resolve_name(model: str, served: list[Model], aliases: tuple[str, ...]) -> str:
-    """Return the id that serves requests for `model`: itself, or the first one if an alias fits."""
-    ids = [m.id for m in served]
-    if model in ids:
-        return model
-    if ids and any(fnmatchcase(model, alias) for alias in aliases):
-        return ids[0]
-    raise unknown_model(model)
+    def end(self, pace: Pace) -> list[Event]:
+        """End the answer, and learn from it how fast the engine is."""
+        events = self._writing.end()
+        pace.learn(
+            prompt=self._prompt,
+            cached=self._cached,
+            first_s=self.patience.first_s or 0.0,
+            output=self._output,
+            rest_s=self.patience.rest_s,
+        )
+        return events
 
 
-def _model(entry: dict[str, Any]) -> Model:
-    meta = entry.get("meta")
-    context = entry.get("max_model_len") or (meta.get("n_ctx") if isinstance(meta, dict) else None) or 0
-    return Model(
-        id=entry["id"],
-        display_name=entry["id"],
-        created_us=int(entry.get("created") or 0) * SECOND,
-        max_input_tokens=int(context),
-        max_output_tokens=int(context),
-    )
-
-
-def _refusal(status: int, headers: Any, body: bytes, dialect: Dialect | None) -> EngineError:
-    """Turn an HTTP status into the kind of failure it is."""
-    error = _error_of(body)
-    if status in OVERLOADED:
-        wait_s = _retry_after(headers)
-        return EngineError(Failure.OVERLOADED, f"the engine is overloaded ({status})", retry_after_s=wait_s)
-    if status in SLOW:
-        return EngineError(Failure.TIMEOUT, f"the engine gave up waiting ({status})")
-    if status >= 500:
-        return EngineError(Failure.BROKEN, f"the engine failed ({status})")
-    if status in NOT_OURS or status == 404:
-        return _misplaced(status, error)
-    return EngineError(Failure.INVALID, _words(status, error, dialect))
-
-
-def _misplaced(status: int, error: dict[str, Any]) -> EngineError:
-    names_model = "model" in str(error.get("message", "")).lower() or error.get("code") == "model_not_found"
-    if status == 404 and names_model:
-        return EngineError(Failure.UNKNOWN_MODEL, "the engine does not serve this model")
-    return EngineError(Failure.UNREACHABLE, f"the engine does not take our requests ({status}); are URL and key right?")
-
-
-def _words(status: int, error: dict[str, Any], dialect: Dialect | None) -> str:
-    """Say why, in the engine's words only where those cannot contain the prompt."""
-    tokens, most = error.get("n_prompt_tokens"), error.get("n_ctx")
-    if isinstance(tokens, int) and isinstance(most, int):
-        return f"prompt is too long: {tokens} tokens > {most - 1} maximum"
-    if dialect is HOST and isinstance(error.get("message"), str):
-        return str(error["message"])
-    return f"the engine refuses the request ({status}, {error.get('code') or error.get('type') or 'no reason given'})"
-
-
-def _error_of(body: bytes) -> dict[str, Any]:
+def _read(data: bytes, dialect: Dialect) -> Chunk:
+    """Read one chunk; an error in the stream is raised as the failure that it is."""
     try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return {}
-    error = found.get("error", found) if isinstance(found, dict) else {}
-    return error if isinstance(error, dict) else {}
-
-
-def _retry_after(headers: Any) -> float | None:
-    try:
-        return max(0.0, float(headers.get("retry-after", "")))
+        chunk = read_chunk(data)
     except ValueError:
-        return None
+        raise EngineError(Failure.BROKEN, "the engine sent a chunk that cannot be read") from None
+    if chunk.is_error and not chunk.is_refusal:
+        raise from_event(data, dialect=dialect)
+    return chunk
+
+
+COUNTS = frozenset({"prompt", "cached", "output", "thought"})
+SAYS = tuple(name for name in Chunk.__struct_fields__ if name not in COUNTS)
+"""What makes a chunk more than a sign of life."""
+
+
+def _says_something(chunk: Chunk) -> bool:
+    return any(getattr(chunk, name) for name in SAYS)

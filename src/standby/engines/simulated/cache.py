@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from standby.records import SECOND, Clock
@@ -11,7 +10,8 @@ from standby.wire.caching import Layout, Split, Ttl, account
 
 LOOK_BACK = 20
 """Positions that a breakpoint looks back over, its own the first (6)."""
-LIFETIME_US = {"5m": 300 * SECOND, "1h": 3600 * SECOND}
+SHORT_US = 300 * SECOND
+HOUR_US = 3600 * SECOND
 CAPACITY = 100_000
 """Entries that are held; the one that was not used for longest makes room."""
 
@@ -21,8 +21,10 @@ Key = tuple[str, str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    until_us: int
-    lifetime_us: int
+    """Until when a prefix is cached, by the lifetime that was asked for: requests that begin together may differ."""
+
+    short_us: int = 0
+    hour_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +59,29 @@ class PromptCache:
         """Count the entries, those that expired and were not met since included."""
         return len(self._entries)
 
-    def ask(
-        self, workspace: str, model: str, layout: Layout, *, total: int, tokens_at: Callable[[int], int], minimum: int
-    ) -> Asked:
-        """Look a prompt of `total` tokens up, at the start of its request.
+    def ask(self, workspace: str, model: str, layout: Layout, *, total: int, minimum: int) -> Asked:
+        """Look a prompt of `total` tokens up, at the start of its request; `layout` is weighed in tokens.
 
-        `tokens_at` gives the length in tokens of a prefix of so many bytes (`Block.end`): it may not fall, and a prefix
-        must always have the same length. What is below `minimum` tokens is neither read nor written (9).
+        What is below `minimum` tokens is neither read nor written (9).
         """
-        lengths = {number: min(total, tokens_at(layout.blocks[number].end)) for number in layout.markers}
-        effective = [number for number in layout.markers if lengths[number] >= minimum]
+        places = [(n, min(total, layout.blocks[n].end), layout.blocks[n].marker or "5m") for n in layout.markers]
+        places = [place for place in places if place[1] >= minimum]
         now_us = self._clock()
-        hits = [self._found((workspace, model), layout, number, now_us) for number in effective]
-        best = max((hit for hit in hits if hit is not None), default=None)
-        read = 0 if best is None else min(total, tokens_at(layout.blocks[best].end))
-        markers: list[tuple[int, Ttl]] = [(lengths[n], layout.blocks[n].marker or "5m") for n in effective]
+        hits = [self._found((workspace, model), layout, number, now_us) for number, _, _ in places]
+        best = max((hit for hit in hits if hit is not None), default=-1)
+        read = min(total, layout.blocks[best].end) if best >= 0 else 0
+        split = account(total=total, hit=read, markers=[(tokens, ttl) for _, tokens, ttl in places])
         writes = tuple(
-            ((workspace, model, layout.blocks[n].digest), _written(layout.blocks[n].marker or "5m", now_us))
-            for n in effective
-            if best is None or n > best
+            ((workspace, model, layout.blocks[number].digest), _written(ttl, now_us))
+            for number, _, ttl in places
+            if number > best
         )
-        return Asked(account(total=total, hit=read, markers=markers), self, writes)
+        return Asked(split, self, writes)
 
     def keep(self, key: Key, entry: _Entry) -> None:
-        """Make an entry visible; of two that parallel requests wrote, the one that lasts longer stays."""
-        old = self._entries.get(key)
-        if old is None or old.until_us < entry.until_us:
-            self._entries[key] = entry
+        """Make an entry visible, beside what parallel requests wrote."""
+        old = self._entries.get(key, _Entry())
+        self._entries[key] = _Entry(max(old.short_us, entry.short_us), max(old.hour_us, entry.hour_us))
         self._entries.move_to_end(key)
         if len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
@@ -103,13 +101,14 @@ class PromptCache:
         entry = self._entries.get(key)
         if entry is None:
             return False
-        if entry.until_us <= now_us:
+        short, hour = entry.short_us > now_us, entry.hour_us > now_us
+        if not (short or hour):
             del self._entries[key]
             return False
-        self._entries[key] = _Entry(now_us + entry.lifetime_us, entry.lifetime_us)
+        self._entries[key] = _Entry(now_us + SHORT_US if short else 0, now_us + HOUR_US if hour else 0)
         self._entries.move_to_end(key)
         return True
 
 
 def _written(ttl: Ttl, now_us: int) -> _Entry:
-    return _Entry(now_us + LIFETIME_US[ttl], LIFETIME_US[ttl])
+    return _Entry(hour_us=now_us + HOUR_US) if ttl == "1h" else _Entry(short_us=now_us + SHORT_US)

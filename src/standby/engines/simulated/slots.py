@@ -18,16 +18,26 @@ class Slots:
         self._batch = 0
         self._waiting: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
 
-    async def take(self, *, live: bool) -> None:
-        """Wait for a slot and occupy it; a cancelled wait occupies nothing."""
-        if self._live + self._batch < self._size:
+    @property
+    def is_full(self) -> bool:
+        """Whether the next one would have to wait."""
+        return self._live + self._batch >= self._size
+
+    async def take(self, *, live: bool, over: asyncio.Future[None] | None = None) -> None:
+        """Wait for a slot and occupy it; a cancelled wait occupies nothing.
+
+        Raises `TimeoutError` once `over` is done and there was no slot yet.
+        """
+        if not self.is_full:
             self._occupy(live=live)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[live].append(turn)
+        if over is not None:
+            over.add_done_callback(lambda _: None if turn.done() else turn.set_exception(TimeoutError()))
         try:
             await turn
-        except asyncio.CancelledError:
+        except BaseException:
             self._leave(turn, live=live)
             raise
 
@@ -38,10 +48,12 @@ class Slots:
         else:
             self._batch -= 1
         for kind in (True, False):
-            if self._waiting[kind]:
-                self._occupy(live=kind)
-                self._waiting[kind].popleft().set_result(None)
-                return
+            while self._waiting[kind]:
+                turn = self._waiting[kind].popleft()
+                if not turn.done():
+                    self._occupy(live=kind)
+                    turn.set_result(None)
+                    return
 
     def load(self) -> Load:
         """Count who works and who waits."""
@@ -57,6 +69,6 @@ class Slots:
     def _leave(self, turn: asyncio.Future[None], *, live: bool) -> None:
         if turn in self._waiting[live]:
             self._waiting[live].remove(turn)
-        else:
+        elif turn.done() and not turn.cancelled() and turn.exception() is None:
             # the slot was handed over in the same turn of the loop in which the wait was cancelled
             self.give(live=live)

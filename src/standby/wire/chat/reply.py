@@ -1,19 +1,26 @@
-"""Chunks of a chat-completions stream to events of the Messages API. Pure."""
+"""Chunks of a chat-completions stream to events of the Messages API. Pure.
+
+Thinking that was not asked for (`thinking` missing or `disabled`) is not shown, for clients read the first block as
+the answer; its tokens are counted. A refusal has no content but its reason in `stop_details`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import msgspec
 
 from standby.errors import EngineError, Failure
 from standby.ids import random_id
+from standby.wire.caching import usage_parts
+from standby.wire.chat.blocks import Blocks
+from standby.wire.chat.calls import Call, CallFinder, read_call, read_name
+from standby.wire.chat.chunks import CallDelta, Chunk, read_chunk
 from standby.wire.chat.dialect import Dialect
-from standby.wire.chat.request import has_marker
+from standby.wire.chat.request import sends_stops
+from standby.wire.chat.thinking import asks_for_thinking, is_omitted
+from standby.wire.chat.tools import is_forced, is_single, mode_of, names_of
 from standby.wire.messages import (
-    ContentBlockDelta,
-    ContentBlockStart,
-    ContentBlockStop,
     Ending,
     EndUsage,
     Event,
@@ -22,12 +29,24 @@ from standby.wire.messages import (
     MessageParams,
     MessageStart,
     MessageStop,
+    OutputDetails,
+    PromptParams,
     StopReason,
-    TextBlock,
-    TextDelta,
+    ToolUseParam,
     Usage,
 )
 from standby.wire.stops import StopFinder
+
+__all__ = ["Chunk", "Writing", "read_chunk", "usage_of"]
+
+_FINISHES = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), "stop"),
+    **dict.fromkeys(("tool_calls", "tool_call", "function_call", "tool_use"), "tool_calls"),
+    **dict.fromkeys(("length", "max_tokens"), "length"),
+    **dict.fromkeys(("content_filter", "safety", "refusal", "recitation"), "content_filter"),
+    "model_length": "model_length",
+}
+"""Reasons to finish, as engines write them."""
 
 
 class Writing:
@@ -37,153 +56,209 @@ class Writing:
         """Begin an answer to `params` by the engine's `model`."""
         self._params = params
         self._model = model
-        self._finder = None if dialect.says_stop else StopFinder(params.stop_sequences or ())
-        self._marked = has_marker(params)
+        self._dialect = dialect
+        own_calls = bool(params.tools) and mode_of(params, dialect) == "schema"
+        names = names_of(params)
+        self._finder = None if sends_stops(params, dialect) else StopFinder(params.stop_sequences or ())
+        self._calls = CallFinder(names) if own_calls and names and not is_forced(params) else None
+        self._whole: list[str] | None = [] if own_calls and is_forced(params) else None
+        """Text that is one call as a whole."""
+        self._blocks = Blocks(
+            may_call=names.__contains__,
+            is_taken=_TakenIds(params),
+            single=is_single(params),
+            omits_thinking=is_omitted(params),
+        )
         self._started = False
-        self._open = False
-        self._prompt = self._cached = self._output = 0
+        self._counts = Chunk()
         self._finish: str | None = None
         self._stop: str | None = None
+        self._refusal = ""
+        self.usage = Usage()
+        """The counts so far, with all that a `message_delta` cannot tell."""
         self.is_over = False
-        """Whether a stop sequence was found here: the rest of the stream is not wanted."""
+        """Whether a stop sequence was found here and nothing more is wanted, counts included."""
 
     def take(self, chunk: Chunk) -> list[Event]:
-        """Take one chunk."""
-        if chunk.is_refusal:
-            raise EngineError(Failure.INVALID, "output_config.format.schema: the engine cannot enforce this schema")
-        if chunk.is_error:
-            raise EngineError(Failure.BROKEN, "the engine gave up in the middle of the answer")
+        """Take one chunk; raises `EngineError` if it is an error or makes no sense."""
+        if chunk.error is not None:
+            raise chunk.error
         if chunk.prompt is not None:
-            self._prompt, self._cached, self._output = chunk.prompt, chunk.cached, chunk.output or 0
+            self._counts = chunk
         if chunk.finish is not None:
-            self._finish, self._stop = chunk.finish, chunk.stop
-        text = chunk.text if self._finder is None else self._finder.feed(chunk.text)
-        events = self._start() if chunk.prompt is not None or text else []
-        if self._finder is not None and self._finder.matched is not None:
-            self._stop, self.is_over = self._finder.matched, True
-        return [*events, *self._text(text)]
+            self._finish = _known(chunk.finish)
+        if self._finder is None and chunk.stop in (self._params.stop_sequences or ()):
+            self._stop = chunk.stop  # others are the engine's own, such as the end of a turn
+        self._refusal += chunk.refusal
+        events = self._content(chunk) if self._is_wanted else []
+        return [*self._start(), *events] if events or chunk.prompt is not None else events
 
     def end(self) -> list[Event]:
         """End the answer; raises `EngineError` if there is none."""
-        tail = self._finder.finish() if self._finder is not None else ""
-        events = [*self._start(), *self._text(tail)]
+        events = self._rest() if self._is_wanted else []
         if self._finish is None and self._stop is None:
             raise EngineError(Failure.BROKEN, "the engine ended the stream without a reason")
-        if not self._open and not self._output and self._stop is None:
+        if self._blocks.is_empty and not self._counts.output and self._stop is None and not self._refusal:
             raise EngineError(Failure.EMPTY, "the engine answered with no tokens")
-        if self._open:
-            events.append(ContentBlockStop(index=0))
-        usage = self._usage(0 if self._params.max_tokens == 0 else self._output)
-        end_usage = EndUsage(
-            input_tokens=usage.input_tokens,
-            cache_read_input_tokens=usage.cache_read_input_tokens,
-            output_tokens=usage.output_tokens,
+        events += self._blocks.end(cut=self._is_cut)
+        self._check_choice()
+        ending = Ending(
+            stop_reason=self._reason(), stop_sequence=self._stop if self._reason() == "stop_sequence" else None
         )
-        ending = Ending(stop_reason=self._reason(), stop_sequence=self._stop)
-        return [*events, MessageDelta(delta=ending, usage=end_usage), MessageStop()]
+        if ending.stop_reason == "refusal":
+            details = {"type": "refusal", "category": None, "explanation": self._refusal or None}
+            ending = msgspec.structs.replace(ending, stop_details=details)
+        start = self._start()
+        self.usage = self._usage(0 if self._params.max_tokens == 0 else self._counts.output)
+        return [*start, *events, MessageDelta(delta=ending, usage=_end_usage(self.usage)), MessageStop()]
+
+    @property
+    def _is_wanted(self) -> bool:
+        """Whether content still counts: not behind a stop sequence, and not where only the cache is warmed."""
+        return self._params.max_tokens > 0 and not (self._finder is not None and self._finder.matched is not None)
+
+    @property
+    def _is_cut(self) -> bool:
+        return self._finish in {"length", "model_length"}
 
     def _start(self) -> list[Event]:
         if self._started:
             return []
         self._started = True
-        message = Message(id=random_id("msg"), model=self._model, content=[], stop_reason=None, usage=self._usage(0))
+        self.usage = self._usage(0)
+        message = Message(id=random_id("msg"), model=self._model, content=[], stop_reason=None, usage=self.usage)
         return [MessageStart(message=message)]
 
-    def _text(self, text: str) -> list[Event]:
-        if not text or self._params.max_tokens == 0:
-            return []
-        delta = ContentBlockDelta(index=0, delta=TextDelta(text=text))
-        if self._open:
-            return [delta]
-        self._open = True
-        return [ContentBlockStart(index=0, content_block=TextBlock(text="")), delta]
+    def _content(self, chunk: Chunk) -> list[Event]:
+        events: list[Event] = []
+        if chunk.thinking and asks_for_thinking(self._params):
+            events += [*self._held(), *self._blocks.thinking(chunk.thinking)]
+        events += self._text(chunk.text)
+        for delta in chunk.calls if self._is_wanted else ():
+            events += [*self._held(), *self._blocks.call(delta)]
+        return events
 
-    def _usage(self, output: int) -> Usage:
-        return usage_of(self._prompt, self._cached, output, marked=self._marked)
+    def _text(self, text: str) -> list[Event]:
+        if not text:
+            return []
+        if self._whole is not None:
+            self._whole.append(text)
+            return []
+        return self._pieces([text] if self._calls is None else self._calls.feed(text))
+
+    def _pieces(self, pieces: Iterable[str | Call]) -> list[Event]:
+        events: list[Event] = []
+        for piece in pieces:
+            if not self._is_wanted:
+                break
+            if isinstance(piece, Call):
+                events += [*self._held(), *self._call(piece.name, msgspec.json.encode(piece.input).decode())]
+            else:
+                events += self._blocks.text(self._searched(piece))
+        return events
+
+    def _searched(self, text: str) -> str:
+        if self._finder is None:
+            return text
+        text = self._finder.feed(text)
+        if self._finder.matched is not None:
+            self._stop, self.is_over = self._finder.matched, self._dialect.usage == "always"
+        return text
+
+    def _held(self) -> list[Event]:
+        """Give the text that could have begun a stop sequence: something else follows it."""
+        return [] if self._finder is None else self._blocks.text(self._finder.finish())
+
+    def _rest(self) -> list[Event]:
+        events = [] if self._calls is None else self._pieces(self._calls.finish())
+        if self._is_wanted:
+            events += self._held()
+        if self._whole is not None:
+            events += self._one_call("".join(self._whole))
+        return events
+
+    def _one_call(self, text: str) -> list[Event]:
+        call = read_call(text)
+        if call is not None:
+            self._finish = "tool_calls"
+            return self._call(call.name, msgspec.json.encode(call.input).decode())
+        if not self._is_cut:
+            return []
+        name = read_name(text)
+        return [] if name is None else self._call(name, "{}")
+
+    def _call(self, name: str, arguments: str) -> list[Event]:
+        return self._blocks.call(CallDelta(id=random_id("toolu"), name=name, arguments=arguments))
+
+    def _check_choice(self) -> None:
+        """Refuse an answer without the call that was demanded, or announced."""
+        if self._blocks.has_calls or self._refusal or self._params.max_tokens == 0:
+            return
+        if self._finish == "tool_calls":
+            raise EngineError(Failure.BROKEN, "the engine says that it called a tool, but names none")
+        if is_forced(self._params) and self._finish == "stop":
+            advice = (
+                "the engine did not keep to the schema" if self._whole is not None else "set engine.tools to `schema`"
+            )
+            raise EngineError(Failure.BROKEN, f"no tool was called although `tool_choice` demands it; {advice}")
 
     def _reason(self) -> StopReason:
+        if self._refusal or self._finish == "content_filter":
+            return "refusal"
         if self._stop is not None:
             return "stop_sequence"
         if self._finish == "length":
-            full = 0 < self._output < self._params.max_tokens
+            full = 0 < self._counts.output < self._params.max_tokens
             return "model_context_window_exceeded" if full else "max_tokens"
-        return "refusal" if self._finish == "content_filter" else "end_turn"
+        if self._finish == "model_length":
+            return "model_context_window_exceeded"
+        return "tool_use" if self._blocks.has_calls else "end_turn"
+
+    def _usage(self, output: int) -> Usage:
+        counts = self._counts
+        return usage_of(
+            self._params, prompt=counts.prompt or 0, cached=counts.cached, output=output, thought=counts.thought
+        )
 
 
-def usage_of(prompt: int, cached: int, output: int, *, marked: bool) -> Usage:
-    """Turn an engine's counts into usage."""
-    read = min(cached, prompt) if marked else 0
-    return Usage(input_tokens=prompt - read, cache_read_input_tokens=read, output_tokens=output)
+def usage_of(params: PromptParams, *, prompt: int, cached: int | None, output: int, thought: int | None) -> Usage:
+    """Turn an engine's counts into usage: the one place where cached tokens become reads (contract 9)."""
+    usage = usage_parts(params, prompt=prompt, cached=cached, output=output)
+    if thought is None or not output:
+        return usage
+    return msgspec.structs.replace(usage, output_tokens_details=OutputDetails(thinking_tokens=min(thought, output)))
 
 
-class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """What one chunk of a stream says."""
-
-    text: str = ""
-    finish: str | None = None
-    stop: str | None = None
-    prompt: int | None = None
-    cached: int = 0
-    output: int | None = None
-    is_error: bool = False
-    is_refusal: bool = False
-    """The error is the request's own fault."""
+def _known(finish: str) -> str:
+    if finish.lower() not in _FINISHES:
+        raise EngineError(Failure.BROKEN, "the engine ended the answer for a reason that is not known here")
+    return _FINISHES[finish.lower()]
 
 
-def read_chunk(data: bytes) -> Chunk:
-    """Read the data of one event; `ValueError` if it is no chunk."""
-    try:
-        body = msgspec.json.decode(data, type=_Chunk)
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from None
-    if body.error is not None:
-        code = body.error.get("code") if isinstance(body.error, dict) else None
-        return Chunk(is_error=True, is_refusal=code == "invalid_schema")
-    choice = body.choices[0] if body.choices else _Choice()
-    prompt, cached, output = _counts(body)
-    stop = choice.stop_reason if isinstance(choice.stop_reason, str) else None
-    text = choice.delta.content or ""
-    return Chunk(text=text, finish=choice.finish_reason, stop=stop, prompt=prompt, cached=cached, output=output)
+def _end_usage(usage: Usage) -> EndUsage:
+    return EndUsage(
+        input_tokens=usage.input_tokens,
+        cache_creation_input_tokens=usage.cache_creation_input_tokens,
+        cache_read_input_tokens=usage.cache_read_input_tokens,
+        output_tokens=usage.output_tokens,
+        output_tokens_details=usage.output_tokens_details,
+    )
 
 
-class _Delta(msgspec.Struct, frozen=True):
-    content: str | None = None
+class _TakenIds:
+    """Ids of earlier calls; looked up only if the answer has a call."""
 
+    def __init__(self, params: PromptParams) -> None:
+        self._params = params
+        self._ids: frozenset[str] | None = None
 
-class _Choice(msgspec.Struct, frozen=True):
-    delta: _Delta = _Delta()
-    finish_reason: str | None = None
-    stop_reason: str | int | None = None
-
-
-class _Details(msgspec.Struct, frozen=True):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    prompt_tokens_details: _Details | None = None
-
-
-class _Timings(msgspec.Struct, frozen=True):
-    cache_n: int = 0
-    prompt_n: int = 0
-    predicted_n: int = 0
-
-
-class _Chunk(msgspec.Struct, frozen=True):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    timings: _Timings | None = None
-    error: Any = None
-
-
-def _counts(body: _Chunk) -> tuple[int | None, int, int | None]:
-    if body.usage is not None:
-        details = body.usage.prompt_tokens_details or _Details()
-        return body.usage.prompt_tokens, details.cached_tokens or 0, body.usage.completion_tokens
-    if body.timings is not None and body.timings.predicted_n:
-        timings = body.timings
-        return timings.prompt_n + timings.cache_n, timings.cache_n, timings.predicted_n
-    return None, 0, None
+    def __call__(self, id_: str) -> bool:
+        if self._ids is None:
+            self._ids = frozenset(
+                block.id
+                for turn in self._params.messages
+                if not isinstance(turn.content, str)
+                for block in turn.content
+                if isinstance(block, ToolUseParam)
+            )
+        return id_ in self._ids

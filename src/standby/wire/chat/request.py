@@ -18,7 +18,6 @@ changes no answer that was promised, and has no effect here, by decision:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from standby.errors import invalid
@@ -28,9 +27,9 @@ from standby.wire.chat.parts import BETWEEN
 from standby.wire.chat.thinking import asks_for_thinking, thinking_fields
 from standby.wire.chat.tools import check_tools, is_forced, mode_of, tool_fields
 from standby.wire.chat.turns import chat_turns
-from standby.wire.messages import JsonFormat, MessageParams, PromptParams, ToolChoiceNone, Turn
+from standby.wire.messages import JsonFormat, MessageParams, PromptParams, ToolChoiceNone
 
-__all__ = ["BETWEEN", "chat_body", "chat_prompt", "chat_turns", "has_marker", "sends_stops"]
+__all__ = ["BETWEEN", "chat_body", "chat_prompt", "chat_turns", "sends_stops"]
 
 
 def chat_body(
@@ -88,29 +87,6 @@ def sends_stops(params: MessageParams, dialect: Dialect) -> bool:
     It must be able to name the one that hit, and must not find them in calls or in thinking, where they do not count.
     """
     return bool(params.stop_sequences) and dialect.says_stop and not params.tools and not asks_for_thinking(params)
-
-
-def has_marker(params: PromptParams) -> bool:
-    """Whether the request asks for prompt caching anywhere."""
-    return params.cache_control is not None or any(
-        getattr(part, "cache_control", None) is not None for part in _parts(params)
-    )
-
-
-def _parts(params: PromptParams) -> Iterator[Any]:
-    yield from params.tools or ()
-    if not isinstance(params.system, str):
-        yield from params.system or ()
-    for turn in params.messages:
-        for block in _blocks(turn):
-            yield block
-            inner = getattr(block, "content", None)
-            if isinstance(inner, list):
-                yield from inner
-
-
-def _blocks(turn: Turn) -> Iterable[Any]:
-    return () if isinstance(turn.content, str) else turn.content
 
 
 def _sampling(params: MessageParams, dialect: Dialect, default: float | None) -> dict[str, Any]:

@@ -1,0 +1,178 @@
+"""The way to one endpoint: connections, requests, streams. Every failure comes out as `EngineError`.
+
+Answers always stream, so that a stall is noticed and closing the connection stops the work in the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from standby.config import EngineSettings
+from standby.engines.chat.failures import error_of, from_event, from_exception, from_status
+from standby.engines.chat.patience import Patience
+from standby.errors import EngineError, Failure
+from standby.wire.chat.dialect import Dialect
+from standby.wire.sse import SseParser
+
+ASK_S = 10.0
+IDLE_S = 2.0
+"""How long an idle connection is kept: less than the 5 s after which engines close theirs."""
+LAST_S = 0.2
+"""How long the end of a finished stream is waited for, so that its connection can be used again."""
+MOST = 16 * 2**20
+MOST_OF_ERROR = 65536
+CHAT = "/v1/chat/completions"
+log = logging.getLogger("standby.engines.chat")
+
+
+class Connection:
+    """Connections to one endpoint."""
+
+    def __init__(
+        self, settings: EngineSettings, *, base_url: str, uds: str | None, lost: Callable[[], None] = lambda: None
+    ) -> None:
+        """Keep the address; `lost` is called whenever the endpoint turns out to be away."""
+        self.base = re.sub(r"(/v1)?/*$", "", base_url)
+        self.dialect: Dialect | None = None
+        """Whose words may be passed on; set once the engine is known."""
+        self._settings = settings
+        self._uds = uds
+        self._lost = lost
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+        self._told = ""
+
+    async def close(self) -> None:
+        """Close every connection; whatever is sent later fails as unreachable."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    async def ask(self, path: str, body: Any = None, *, within_s: float = ASK_S) -> Any:
+        """Ask a small question (GET without a body, else POST) and read its JSON answer."""
+        data = await self.read(path, body, within_s=within_s)
+        try:
+            return msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise EngineError(Failure.BROKEN, f"the engine's answer to {path} is not JSON") from None
+
+    async def read(self, path: str, body: Any = None, *, within_s: float = ASK_S, most: int = MOST) -> bytes:
+        """Ask a small question and return the bytes of its answer, at most `most`."""
+        data = None if body is None else msgspec.json.encode(body)
+        try:
+            async with asyncio.timeout(within_s), self._request(path, data) as response:
+                return await _whole(response, most)
+        except TimeoutError:
+            raise EngineError(Failure.TIMEOUT, f"the engine did not answer {path} in {within_s:.0f} s") from None
+
+    async def events(self, data: bytes, patience: Patience) -> AsyncGenerator[bytes, None]:
+        """Send a chat request and yield the data of its events; ends after `[DONE]`, or raises `EngineError`."""
+        parser = SseParser()
+        async with AsyncExitStack() as stack:
+            response = await patience.wait_for(stack.enter_async_context(self._request(CHAT, data)))
+            await patience.wait_for(self._check_streams(response))
+            while piece := await patience.wait_for(response.content.readany()):
+                for event in parser.feed(piece):
+                    if event.data == b"[DONE]":
+                        await _last(response)
+                        return
+                    yield event.data
+            raise EngineError(Failure.BROKEN, "the engine ended the stream before it was done")
+
+    async def _check_streams(self, response: aiohttp.ClientResponse) -> None:
+        """Refuse an answer that is no stream of events: an error in disguise, a web page."""
+        kind = response.content_type
+        if kind == "text/event-stream":
+            return
+        if kind == "text/html":
+            raise EngineError(Failure.UNREACHABLE, "a web page answers there, not an engine; is the URL right?")
+        body = await _whole(response, MOST_OF_ERROR)
+        if "message" in error_of(body):
+            raise from_event(body, dialect=self.dialect)
+        raise EngineError(Failure.BROKEN, "the engine does not stream its answer")
+
+    @asynccontextmanager
+    async def _request(self, path: str, data: bytes | None) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request and look at its status; every failure comes out as `EngineError`."""
+        try:
+            async with await self._send(f"{self.base}{path}", data) as response:
+                if response.status != 200:
+                    raise await self._refusal(response)
+                self._told = ""
+                yield response
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = from_exception(error)
+            if failure.failure is Failure.UNREACHABLE:
+                self._lost()
+            raise failure from None
+
+    async def _send(self, url: str, data: bytes | None) -> aiohttp.ClientResponse:
+        """Send; once more if an idle connection turns out to be closed by the other side."""
+        session = self._open()
+        method = "GET" if data is None else "POST"
+        headers = {} if data is None else {"content-type": "application/json"}
+        try:
+            return await session.request(method, url, data=data, headers=headers, allow_redirects=False)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            return await session.request(method, url, data=data, headers=headers, allow_redirects=False)
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> EngineError:
+        if response.status < 300:
+            return EngineError(Failure.BROKEN, f"the engine answered with nothing ({response.status})")
+        body = await _whole(response, MOST_OF_ERROR)
+        failure = from_status(response.status, response.headers, body, dialect=self.dialect, now=datetime.now(UTC))
+        if failure.failure is Failure.UNREACHABLE:
+            if response.status == 503:
+                self._lost()
+            elif failure.message != self._told:
+                self._told = failure.message
+                log.warning("%s: %s", self.base, failure.message)
+        return failure
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise EngineError(Failure.UNREACHABLE, "the engine is closed")
+        if self._session is None:
+            connector: aiohttp.BaseConnector = (
+                aiohttp.UnixConnector(self._uds, limit=0, keepalive_timeout=IDLE_S)
+                if self._uds
+                else aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
+            )
+            key = self._settings.api_key
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                headers={"authorization": f"Bearer {key}"} if key else {},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout_s),
+                trust_env=False,
+            )
+        return self._session
+
+
+async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Read an answer; `ValueError` if it is larger than `most`."""
+    pieces, size = [], 0
+    while piece := await response.content.readany():
+        size += len(piece)
+        if size > most:
+            raise ValueError(f"an answer of the engine is larger than {most} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _last(response: aiohttp.ClientResponse) -> None:
+    """Read on to the end of a stream that is done: only then can its connection be used again."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LAST_S):
+            while await response.content.readany():
+                pass

@@ -1,0 +1,66 @@
+"""A request while the simulator's time works on it, and what every way of passing time must do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from standby.errors import EngineError, Failure
+from standby.records import Load
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """One request: what it needs, and how far it is."""
+
+    live: bool
+    deadline_us: int | None
+    prompt_tokens: int
+    answer_tokens: int
+    chain: tuple[tuple[int, int], ...] = ()
+    """The prompt cut into blocks: of each the hash of all up to its end, and the tokens up to there."""
+    cached: int = 0
+    """Tokens of the prompt that were not computed again; known once it has a seat."""
+    started_us: int = 0
+    """When it got its seat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauges:
+    """What an engine's metrics would truly say."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_used: float = 0.0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Pace(Protocol):
+    """How time passes for requests that share an engine."""
+
+    async def enter(self, job: Job) -> None:
+        """Wait for a seat; raises `EngineError`. Leave it again unless this raised."""
+        ...
+
+    async def reach(self, job: Job, tokens: int) -> None:
+        """Wait until the prompt was read and this many tokens of the answer are out; raises `EngineError`."""
+        ...
+
+    def leave(self, job: Job) -> None:
+        """Give the seat back, whether the answer is complete or not."""
+        ...
+
+    def load(self) -> Load:
+        """Count who has a seat and who waits."""
+        ...
+
+    def gauges(self) -> Gauges:
+        """Say what the engine's metrics would."""
+        ...
+
+
+def late() -> EngineError:
+    """Return the error of a request whose time is over."""
+    return EngineError(Failure.TIMEOUT, "The time of the request was over before the answer was complete.")

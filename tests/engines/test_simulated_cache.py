@@ -1,0 +1,278 @@
+"""The prompt cache of the simulated Claude, against a slow reading of the rules, sentence by sentence (contract 9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from standby.engines.simulated.cache import PromptCache
+from standby.records import SECOND
+from standby.wire.caching import Block, Layout, Split, Ttl
+
+MINUTE = 60 * SECOND
+LIFETIMES: dict[Ttl, int] = {"5m": 5 * MINUTE, "1h": 60 * MINUTE}
+ME, OTHER = "wrkspc_me", "wrkspc_other"
+
+
+@dataclass
+class Clock:
+    """A clock that a test moves."""
+
+    now_us: int = 1_000 * SECOND
+
+    def __call__(self) -> int:
+        """Say the time."""
+        return self.now_us
+
+
+@dataclass
+class World:
+    """A cache on such a clock."""
+
+    clock: Clock = field(default_factory=Clock)
+    cache: PromptCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin empty."""
+        self.cache = PromptCache(self.clock)
+
+    def ask(
+        self, layout: Layout, *, who: str = ME, model: str = "claude", minimum: int = 0, begins: bool = True
+    ) -> Split:
+        """One request from its start to its first token."""
+        asked = self.cache.ask(who, model, layout, total=layout.size, minimum=minimum)
+        if begins:
+            asked.began()
+        return asked.split
+
+
+def prompt(words: str, markers: dict[int, Ttl], *, tail: int = 5, runs: str = "") -> Layout:
+    """A prompt with a block a letter, 10 tokens each; equal neighbours out of `runs` share a position."""
+    blocks, position = [], -1
+    for number, letter in enumerate(words):
+        position += not (number and letter in runs and words[number - 1] == letter)
+        blocks.append(Block(words[: number + 1].encode(), 10 * (number + 1), position, markers.get(number)))
+    return Layout(blocks=tuple(blocks), size=10 * len(words) + tail)
+
+
+def test_what_one_request_wrote_the_next_one_reads() -> None:
+    """Up to the same block; what comes behind it is new."""
+    world = World()
+    assert world.ask(prompt("abc", {1: "5m"})) == Split(write_5m=20, input=15)
+    assert world.ask(prompt("abxyz", {1: "5m"})) == Split(read=20, input=35)
+
+
+def test_a_growing_conversation_reads_what_it_had_and_writes_what_is_new() -> None:
+    """The breakpoint at the end moves on, and the entry of the last turn is found behind it."""
+    world = World()
+    assert world.ask(prompt("ab", {1: "5m"})) == Split(write_5m=20, input=5)
+    assert world.ask(prompt("abcd", {3: "5m"})) == Split(read=20, write_5m=20, input=5)
+    assert world.ask(prompt("abcdef", {5: "1h"})) == Split(read=40, write_1h=20, input=5)
+
+
+def test_requests_that_begin_together_all_write() -> None:
+    """An entry can be read once the request that writes it has begun to answer, and not before."""
+    world, layout = World(), prompt("abc", {2: "5m"})
+    asked = [world.cache.ask(ME, "claude", layout, total=35, minimum=0) for _ in range(3)]
+    assert {one.split for one in asked} == {Split(write_5m=30, input=5)}
+    asked[0].began()
+    assert world.ask(layout) == Split(read=30, input=5)
+
+
+def test_a_request_that_never_began_to_answer_wrote_nothing() -> None:
+    """It failed, or its client went away."""
+    world, layout = World(), prompt("abc", {2: "5m"})
+    world.ask(layout, begins=False)
+    assert world.ask(layout) == Split(write_5m=30, input=5)
+
+
+def test_nobody_reads_what_another_workspace_or_model_wrote() -> None:
+    """Entries are kept apart."""
+    world, layout = World(), prompt("abc", {2: "5m"})
+    for who, model in ((ME, "claude"), (OTHER, "claude"), (ME, "claude-2")):
+        assert world.ask(layout, who=who, model=model).read == 0
+    assert world.ask(layout, who=OTHER).read == 30
+
+
+def test_a_breakpoint_looks_back_over_20_positions_and_no_more() -> None:
+    """Its own is the first, so an entry 19 blocks before it is found and one 20 blocks before it is not."""
+    for distance, read in ((19, 10), (20, 0)):
+        world = World()
+        world.ask(prompt("a", {0: "5m"}))
+        assert world.ask(prompt("a" + "bcdefghijklmnopqrstuvwxyz"[:distance], {distance: "5m"})).read == read
+
+
+def test_a_run_of_calls_is_one_step_back() -> None:
+    """However many calls a turn makes, the entry before them is in sight."""
+    world = World()
+    world.ask(prompt("a", {0: "5m"}))
+    many = "a" + "u" * 30 + "r" * 30 + "z"
+    assert world.ask(prompt(many, {len(many) - 1: "5m"}, runs="ur")).read == 10
+
+
+def test_every_breakpoint_looks_for_itself_and_the_longest_hit_wins() -> None:
+    """An early one finds what the last one is too far away from."""
+    world = World()
+    world.ask(prompt("a", {0: "1h"}))
+    long = "abcdefghijklmnopqrstuvwxyz"
+    assert world.ask(prompt(long, {25: "5m"})).read == 0
+    world = World()
+    world.ask(prompt("a", {0: "1h"}))
+    assert world.ask(prompt(long, {10: "1h", 25: "5m"})) == Split(read=10, write_1h=100, write_5m=150, input=5)
+
+
+def test_a_change_loses_all_behind_it() -> None:
+    """What stands before it is found, if something was written there."""
+    world = World()
+    world.ask(prompt("abcd", {1: "5m", 3: "5m"}))
+    assert world.ask(prompt("abXd", {1: "5m", 3: "5m"})) == Split(read=20, write_5m=20, input=5)
+    assert world.ask(prompt("Xbcd", {1: "5m", 3: "5m"})) == Split(write_5m=40, input=5)
+
+
+def test_only_breakpoints_are_written() -> None:
+    """A block in between is no place to read from."""
+    world = World()
+    world.ask(prompt("abcd", {3: "5m"}))
+    assert world.ask(prompt("abcX", {3: "5m"})) == Split(write_5m=40, input=5)
+
+
+def test_a_breakpoint_inside_what_is_read_writes_nothing() -> None:
+    """Nothing is written there, so nothing is to be read from there afterwards."""
+    world = World()
+    world.ask(prompt("abc", {2: "1h"}))
+    assert world.ask(prompt("abc", {0: "1h", 2: "1h"})) == Split(read=30, input=5)
+    assert world.ask(prompt("aX", {0: "1h"})).read == 0
+
+
+def test_an_entry_lives_five_minutes_or_an_hour_after_it_was_last_used() -> None:
+    """Counted from the start of the request that wrote or read it; a read costs nothing more and starts anew."""
+    for ttl, lifetime in LIFETIMES.items():
+        world = World()
+        layout = prompt("abc", {2: ttl})
+        world.ask(layout)
+        for _ in range(3):
+            world.clock.now_us += lifetime - 1
+            assert world.ask(layout).read == 30
+        world.clock.now_us += lifetime
+        assert world.ask(layout).read == 0
+
+
+def test_the_life_of_an_entry_begins_with_its_request_not_with_its_answer() -> None:
+    """A request that waits for its first token for longer than that writes nothing that anybody can read."""
+    world, layout = World(), prompt("abc", {2: "5m"})
+    asked = world.cache.ask(ME, "claude", layout, total=35, minimum=0)
+    world.clock.now_us += 4 * MINUTE
+    asked.began()
+    world.clock.now_us += MINUTE - 1
+    assert world.ask(layout, begins=False).read == 30
+    asked = world.cache.ask(OTHER, "claude", layout, total=35, minimum=0)
+    world.clock.now_us += 5 * MINUTE
+    asked.began()
+    assert world.ask(layout, who=OTHER).read == 0
+
+
+def test_below_the_minimum_nothing_is_cached() -> None:
+    """Silently: both counters are 0; one token more and it is."""
+    world, layout = World(), prompt("abc", {1: "5m"})
+    assert world.ask(layout, minimum=21) == Split(input=35)
+    assert world.ask(layout, minimum=21) == Split(input=35)
+    assert world.ask(layout, minimum=20) == Split(write_5m=20, input=15)
+
+
+def test_an_early_breakpoint_below_the_minimum_does_not_disturb_a_later_one() -> None:
+    """The later one writes the whole prefix."""
+    world, layout = World(), prompt("abcd", {0: "1h", 2: "5m"})
+    assert world.ask(layout, minimum=20) == Split(write_5m=30, input=15)
+
+
+def test_memory_is_bounded() -> None:
+    """What was not used for longest makes room."""
+    cache = PromptCache(Clock(), capacity=2)
+    for words in ("a", "b", "a", "c"):
+        cache.ask(ME, "claude", prompt(words, {0: "1h"}), total=15, minimum=0).began()
+    assert len(cache) == 2
+    reads = [cache.ask(ME, "claude", prompt(words, {0: "1h"}), total=15, minimum=0).split.read for words in "abc"]
+    assert reads == [10, 0, 10]
+
+
+# Against a slow model
+
+
+Written = tuple[str, bytes, int, Ttl]
+"""Who, prefix, time of its last use, lifetime."""
+
+
+@dataclass
+class Slow:
+    """The rules, one by one, over the list of everything that ever happened."""
+
+    written: list[Written] = field(default_factory=list)
+
+    def ask(self, who: str, layout: Layout, now_us: int, minimum: int) -> tuple[Split, list[Written]]:
+        """Answer, and say what is to be written when the answer begins."""
+        markers = [b for b in layout.blocks if b.marker and b.end >= minimum]
+        found: dict[bytes, Block] = {}
+        for marker in markers:
+            seen = [b for b in layout.blocks if b.end <= marker.end and marker.position - b.position < 20]
+            alive = [b for b in seen if self._lives(who, b.digest, now_us)]
+            if alive:
+                longest = max(alive, key=lambda b: b.end)
+                found[longest.digest] = longest
+        self.written = [
+            (w, p, now_us if w == who and p in found and now_us < at + LIFETIMES[t] else at, t)
+            for w, p, at, t in self.written
+        ]
+        hit = max((b.end for b in found.values()), default=0)
+        last = max((b.end for b in markers), default=0)
+        hours = max((b.end for b in markers if b.marker == "1h" and b.end > hit), default=hit)
+        new = [(who, b.digest, now_us, b.marker or "5m") for b in markers if b.end > hit]
+        split = Split(read=hit, write_1h=hours - hit, write_5m=last - hours, input=layout.size - last)
+        return split, new
+
+    def _lives(self, who: str, prefix: bytes, now_us: int) -> bool:
+        return any(w == who and p == prefix and now_us < at + LIFETIMES[t] for w, p, at, t in self.written)
+
+
+@st.composite
+def prompts(draw: st.DrawFn) -> Layout:
+    """Prompts that often begin alike, long enough for the look-back to matter, with hours before minutes."""
+    words = draw(st.sampled_from(["", "a" * 3, "abcdefgh" * 3, "uuuuu" * 6])) + draw(
+        st.text("abu", min_size=1, max_size=9)
+    )
+    places = sorted(draw(st.sets(st.integers(0, len(words) - 1), max_size=4)))
+    hours = draw(st.integers(0, 4))
+    return prompt(words, {place: "1h" if n < hours else "5m" for n, place in enumerate(places)}, runs="u")
+
+
+steps = st.tuples(
+    prompts(),
+    st.sampled_from([ME, OTHER]),
+    st.sampled_from([0, 1, 4 * MINUTE, 5 * MINUTE - 1, 5 * MINUTE, 59 * MINUTE]),
+    st.sampled_from(["at once", "later", "never"]),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(steps, max_size=14), st.sampled_from([0, 30, 100]))
+def test_it_agrees_with_a_slow_reading_of_the_rules(history: list[tuple[Layout, str, int, str]], minimum: int) -> None:
+    """Over any history of requests that begin at once, later or never, in two workspaces, while time passes."""
+    world, slow = World(), Slow()
+    pending = []
+    for layout, who, passes, begins in history:
+        world.clock.now_us += passes
+        asked = world.cache.ask(who, "claude", layout, total=layout.size, minimum=minimum)
+        expected, new = slow.ask(who, layout, world.clock.now_us, minimum)
+        assert asked.split == expected
+        assert asked.split.total == layout.size
+        if begins == "later":
+            pending.append((asked, new))
+            continue
+        if begins == "at once":
+            asked.began()
+            slow.written += new
+            while pending:
+                late, later = pending.pop()
+                late.began()
+                slow.written += later
