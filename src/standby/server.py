@@ -25,6 +25,7 @@ from standby.api.app import build_app
 from standby.api.deps import Deps, Phase
 from standby.api.metrics import Metrics
 from standby.api.protocol import JsonProtocol
+from standby.api.till import Till
 from standby.blobs.base import Blobs
 from standby.blobs.local import LocalBlobs
 from standby.config import Settings
@@ -33,6 +34,7 @@ from standby.engines.base import Engine
 from standby.errors import ScriptError, SettingError, StartError
 from standby.folder import locked, made
 from standby.logs import set_up_logs
+from standby.pricing.book import PriceBook, own_prices
 from standby.records import Clock
 from standby.scheduler.inspection import inspect
 from standby.scheduler.intake import Intake
@@ -45,6 +47,7 @@ from standby.store.base import Store
 from standby.store.sqlite import SqliteStore
 
 SWEEP_S = 0.1
+EMBEDDED = frozenset({"local", "llamacpp"})
 LEASE_BEATS = 3
 BACKLOG = 2048
 SWITCH_S = 0.0005
@@ -80,6 +83,18 @@ async def open_store(settings: Settings) -> Store:
     return store
 
 
+@contextlib.asynccontextmanager
+async def opened_to_read(settings: Settings) -> AsyncIterator[tuple[Store, Blobs]]:
+    """Open store and blobs of these settings to look at them; a server may be using them."""
+    async with _opened_store(settings) as store:
+        blobs = _blobs(settings)
+        await blobs.open_to_read()
+        try:
+            yield store, blobs
+        finally:
+            await blobs.close()
+
+
 def doctor(settings: Settings) -> list[str]:
     """Check a data folder that no server uses; one sentence a fault. Raises `StartError` if it cannot be opened."""
     if not (Path(settings.store.data) / "standby.db").exists():
@@ -109,6 +124,7 @@ async def _serve_on(
     registry = CollectorRegistry()
     meters = Meters(registry)
     engine = build_engine(settings, stage=stage)
+    prices = await _prices(settings)
     sweeper = Sweeper(store=store, blobs=blobs, settings=settings.batch, clock=clock, meters=meters)
     await store.release_runs(holder=None)
     await sweeper.remove_orphans()
@@ -122,7 +138,9 @@ async def _serve_on(
             grace_s=settings.batch.grace_s,
             clock=clock,
             meters=meters,
+            prices=prices,
         )
+        till = Till(store=store, prices=prices, clock=clock)
         if stage is not None:
             rest = Rest(store=store, blobs=blobs, engine=engine, worker=worker, sweeper=sweeper, clock=stage.clock)
             _set(stage, rest, worker, grace_s=settings.batch.grace_s)
@@ -141,11 +159,13 @@ async def _serve_on(
             ),
             clock=clock,
             metrics=Metrics(registry),
+            prices=prices,
+            till=till,
             state=lambda: phase[0],
             stage=stage,
         )
         web = _Web(_web_config(build_app(deps), settings))
-        async with _loops(worker, sweeper, settings) as stop_loops:
+        async with _loops(worker, sweeper, till, settings) as stop_loops:
             serving = asyncio.create_task(web.serve(sockets=[listener]))
             for line in welcome(settings, listener):
                 say(line)
@@ -159,6 +179,15 @@ async def _serve_on(
     finally:
         await engine.close()
     log.info("stopped")
+
+
+async def _prices(settings: Settings) -> PriceBook:
+    """Open the price book; where Claude's prices will be asked for, they are loaded before the first request waits."""
+    prices = PriceBook(own_prices(settings.prices))
+    kinds = [own.kind for _, own in settings.endpoints] or [settings.engine.kind]
+    if any(kind not in EMBEDDED for kind in kinds) or any(price.same_as for _, price in settings.prices):
+        await asyncio.to_thread(prices.price, "claude-haiku-4-5", now_us())
+    return prices
 
 
 def _stage(settings: Settings) -> Stage | None:
@@ -301,7 +330,9 @@ class _Web(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def _loops(worker: Worker, sweeper: Sweeper, settings: Settings) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+async def _loops(
+    worker: Worker, sweeper: Sweeper, till: Till, settings: Settings
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Run the loops; the yielded function ends those that begin new work and leaves the committer running."""
     stop, stop_commits = asyncio.Event(), asyncio.Event()
 
@@ -314,6 +345,7 @@ async def _loops(worker: Worker, sweeper: Sweeper, settings: Settings) -> AsyncI
         asyncio.create_task(run_loop("sweeper", sweep, stop=stop, idle_s=SWEEP_S)),
     ]
     lasting = [
+        asyncio.create_task(run_loop("till", till.run_once, stop=stop_commits, wake=till.wake, idle_s=1.0)),
         asyncio.create_task(run_loop("leases", worker.renew_once, stop=stop_commits, idle_s=beat_s)),
         asyncio.create_task(
             run_loop("committer", worker.committer.run_once, stop=stop_commits, wake=worker.committer.wake, idle_s=1.0)
@@ -330,6 +362,7 @@ async def _loops(worker: Worker, sweeper: Sweeper, settings: Settings) -> AsyncI
         await end()
         stop_commits.set()
         await asyncio.gather(*lasting)
+        await till.run_once()
 
 
 async def _first(stopped: Awaitable[object], serving: asyncio.Task[None]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from standby.api.app import build_app
 from standby.api.auth import digest, new_secret
 from standby.api.deps import Deps, Phase
 from standby.api.metrics import Metrics
+from standby.api.till import Till
 from standby.blobs.base import segment_key
 from standby.blobs.local import LocalBlobs
 from standby.config import Settings
 from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
 from standby.errors import EngineError, unknown_model
+from standby.pricing.bills import bill_of
+from standby.pricing.book import PriceBook
 from standby.records import (
     BatchId,
     Bill,
@@ -198,7 +202,13 @@ class World:
     engine: Scripted
     clock: Clock
     phase: list[Phase] = field(default_factory=lambda: [Phase.READY])
+    prices: PriceBook = field(default_factory=PriceBook)
     changes: dict[str, Any] = field(default_factory=dict)
+    till: Till = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Open the till beside the store."""
+        self.till = Till(store=self.store, prices=self.prices, clock=self.clock)
 
     def app(self) -> ASGIApp:
         """Build the application with everything as it is now."""
@@ -210,6 +220,8 @@ class World:
             "intake": Intake(store=self.store, blobs=self.blobs, settings=self.settings.batch, clock=self.clock),
             "clock": self.clock,
             "metrics": Metrics(),
+            "prices": self.prices,
+            "till": self.till,
             "state": lambda: self.phase[0],
         }
         return build_app(Deps(**(deps | self.changes)))
@@ -255,6 +267,10 @@ class World:
     async def _batches(self, workspace: Workspace) -> Iterable[Any]:
         return (await self.store.list_batches(workspace.id, limit=1000, after=None, before=None)).batches
 
+    def _bill(self, rows: int) -> Bill:
+        one = bill_of(_message(""), self.prices, now_us=self.clock(), is_batch=True)
+        return reduce(Bill.__add__, [one] * rows)
+
     async def _work_run(self, batch_id: BatchId, texts: Sequence[str] | None, *, first: int) -> list[bytes] | None:
         now_us = self.clock()
         run = await self.store.lease_run(batch_id, holder="test", now_us=now_us, until_us=now_us + 30_000_000)
@@ -282,16 +298,10 @@ class World:
             counts=Counts(succeeded=len(rows)),
             tokens=Tokens(input=2 * len(rows), output=3 * len(rows)),
             is_last=True,
-            bills=(_bill(len(rows)),),
+            bills=(self._bill(len(rows)),),
         )
         assert await self.store.commit_segments([commit], now_us=now_us) == [True]
         return rows
-
-
-def _bill(requests: int) -> Bill:
-    used = Tokens(input=2 * requests, output=3 * requests)
-    sums = {"plain_pico": 8 * requests, "batch_pico": 4 * requests, "charge_pico": 4 * requests}
-    return Bill(model="claude-sonnet-5-5", requests=requests, tokens=used, **sums)
 
 
 def engine_fault(failure: Any, **more: Any) -> EngineError:

@@ -193,10 +193,18 @@ def test_nobody_reads_what_nobody_wrote(reads: int) -> None:
 
 @pytest.mark.parametrize(
     ("pico", "shown"),
-    [(0, "$0.00"), (1, "<$0.01"), (DOLLAR // 200, "$0.01"), (1_234_567 * DOLLAR, "$1,234,567.00"), (-DOLLAR, "-$1.00")],
+    [
+        (0, "$0.00"),
+        (1, "$0.000000000001"),
+        (5 * DOLLAR // 1000, "$0.0050"),
+        (64_900_000, "$0.000065"),
+        (1_155_700_000_000, "$1.16"),
+        (1_234_567 * DOLLAR, "$1,234,567.00"),
+        (-DOLLAR, "-$1.00"),
+    ],
 )
 def test_money_is_shown_for_people(pico: int, shown: str) -> None:
-    """Two places, half up, and what is less than a cent is not shown as nothing."""
+    """To the cent, half up, and what is less than a cent is not shown as nothing."""
     assert dollars(pico) == shown
 
 

@@ -19,6 +19,7 @@ from standby.api.health import Health
 from standby.api.limits import Limits
 from standby.api.messages import Messages
 from standby.api.models import Models
+from standby.api.money import Money
 from standby.api.peers import path_prefix
 from standby.api.trouble import Trouble
 
@@ -39,6 +40,7 @@ def build_app(deps: Deps) -> ASGIApp:
 def routes(deps: Deps, guard: Guard, limits: Limits) -> Sequence[BaseRoute]:
     """List every route; those of the API stand behind the setting `server.path_prefix`."""
     batches, messages, models = Batches(deps, limits), Messages(deps), Models(deps)
+    money = Money(deps)
     extensions, health, emulation = Extensions(deps), Health(deps), Emulation(deps.stage)
     batch, live, free, test = guard.batch, guard.live, guard.free, guard.test
     api = [
@@ -51,6 +53,8 @@ def routes(deps: Deps, guard: Guard, limits: Limits) -> Sequence[BaseRoute]:
         Resource("/v1/models", GET=free(models.list)),
         Resource("/v1/models/{model_id}", GET=free(models.retrieve)),
         Resource("/standby/v1/batches/{batch_id}", GET=batch(extensions.progress)),
+        Resource("/standby/v1/batches/{batch_id}/cost", GET=batch(money.cost)),
+        Resource("/standby/v1/usage", GET=batch(money.usage)),
         Resource("/standby/v1/batches/{batch_id}/results", GET=batch(extensions.partial_results)),
     ]
     stage = [

@@ -8,10 +8,12 @@ from enum import StrEnum
 from typing import Protocol
 
 from standby.api.metrics import Metrics
+from standby.api.till import Till
 from standby.blobs.base import Blobs
 from standby.config import Settings
 from standby.emulation.stage import Stage
 from standby.engines.base import Engine
+from standby.pricing.book import PriceBook
 from standby.records import Clock, Created, Principal, Rules
 from standby.store.base import Store
 
@@ -68,6 +70,9 @@ class Deps:
     intake: Intake
     clock: Clock
     metrics: Metrics
+    prices: PriceBook
+    till: Till
+    """Where live requests are charged."""
     state: Callable[[], Phase]
     stage: Stage | None = None
     """What tests can turn; None unless the engine is the simulator."""

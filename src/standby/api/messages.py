@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from standby.api.call import Caller, call_of
 from standby.api.deps import Deps
 from standby.api.faults import answer_to, describe
 from standby.api.replies import Streamed, close, json_reply, unless_gone
+from standby.api.till import Receipt
 from standby.engines.base import Context, check_model
 from standby.errors import EngineError, Failure
 from standby.wire.errors import error_event
@@ -60,8 +62,9 @@ class Messages:
         await check_model(self._deps.engine, params)
         context = Context(workspace_id=caller.workspace_id, simulate=caller.rules.simulate)
         if params.stream:
-            return await self._streamed(request, params, context)
+            return await self._streamed(request, params, context, caller)
         message = await unless_gone(request.receive, self._deps.engine.generate(params, live=True, context=context))
+        self._deps.till.charge(caller.principal, message)
         return json_reply(encode_message(as_live(message)))
 
     async def count_tokens(self, request: Request, caller: Caller) -> ASGIApp:
@@ -71,13 +74,14 @@ class Messages:
         count = await unless_gone(request.receive, self._deps.engine.count_tokens(params))
         return json_reply(msgspec.json.encode({"input_tokens": count}))
 
-    async def _streamed(self, request: Request, params: MessageParams, context: Context) -> ASGIApp:
+    async def _streamed(self, request: Request, params: MessageParams, context: Context, caller: Caller) -> ASGIApp:
         """Wait for the first event before the status is sent, so that a failure until then is a plain error."""
         events = self._deps.engine.stream(params, live=True, context=context)
         first = await unless_gone(request.receive, _next(events))
         if first is None:
             raise EngineError(Failure.EMPTY, "The engine gave no answer.")
-        return Streamed(_frames(first, events, call_of(request.scope).request_id), headers=EVENTS)
+        charge = partial(self._deps.till.charge, caller.principal)
+        return Streamed(_frames(first, events, call_of(request.scope).request_id, charge), headers=EVENTS)
 
 
 async def decoded(raw: bytes, decode: Callable[[bytes], T]) -> T:
@@ -95,11 +99,20 @@ def as_live(message: Message) -> Message:
     return replace(message, usage=replace(message.usage, service_tier="standard"))
 
 
-async def _frames(first: Event, events: AsyncIterator[Event], request_id: str) -> AsyncGenerator[bytes]:
-    """Write events as frames; what fails now becomes the last event, since the status is out."""
+async def _frames(
+    first: Event, events: AsyncIterator[Event], request_id: str, charge: Callable[[Message], None]
+) -> AsyncGenerator[bytes]:
+    """Write events as frames; what fails now becomes the last event, since the status is out.
+
+    A complete answer is charged before its last event is sent: a client that leaves there had it all.
+    """
+    receipt = Receipt()
     try:
         async with aclosing(_paced(first, events)) as paced:
             async for event in paced:
+                receipt.add(event)
+                if receipt.message is not None:
+                    charge(receipt.message)
                 yield encode_event(_as_live_event(event))
     except Exception as error:  # noqa: BLE001 - the status is out; an event is the only way left to say it
         log.warning("stream failed", request_id=request_id, **describe(error))

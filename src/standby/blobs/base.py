@@ -56,6 +56,10 @@ class Blobs(Protocol):
         """Make the room ready; whatever uploads were under way when it was last used are removed."""
         ...
 
+    async def open_to_read(self) -> None:
+        """Only look: nothing is removed, so that a server may be using the room."""
+        ...
+
     async def close(self) -> None:
         """Let go of files."""
         ...

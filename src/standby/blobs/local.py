@@ -74,6 +74,11 @@ class LocalBlobs:
         await asyncio.to_thread(self._prepare)
         self._store = LocalStore(prefix=self._batches)
 
+    async def open_to_read(self) -> None:
+        """Only look: nothing is removed, so a server may be using the folder."""
+        await asyncio.to_thread(self._batches.mkdir, parents=True, exist_ok=True)
+        self._store = LocalStore(prefix=self._batches)
+
     async def close(self) -> None:
         """Nothing is held open between calls."""
 

@@ -19,6 +19,7 @@ import click
 
 from standby.cli.doctor import doctor
 from standby.cli.keys import keys
+from standby.cli.money import cost, usage
 from standby.cli.savings import savings
 from standby.cli.serve import serve
 from standby.cli.settings import config
@@ -38,7 +39,7 @@ def standby() -> None:
     """Serve Claude's Message Batches API over models that you run yourself."""
 
 
-for command in (serve, keys, workspaces, config, doctor, savings):
+for command in (serve, keys, workspaces, config, doctor, savings, usage, cost):
     standby.add_command(command)
 
 

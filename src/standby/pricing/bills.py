@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from standby.pricing.book import PriceBook
 from standby.pricing.rates import Price, prompt_of
 from standby.records import Bill, Tokens
-from standby.wire.messages import Message, tokens_of
+from standby.wire.messages import Message, Usage, tokens_of
 
 
 def bill_of(message: Message, book: PriceBook, *, now_us: int, is_batch: bool) -> Bill:
@@ -14,15 +16,25 @@ def bill_of(message: Message, book: PriceBook, *, now_us: int, is_batch: bool) -
     price = book.price(message.model, now_us)
     if price is None:
         return Bill(model=message.model, requests=1, tokens=tokens, unpriced=1)
-    return Bill(model=message.model, requests=1, tokens=tokens, **_sums(message, price, tokens, is_batch=is_batch))
-
-
-def _sums(message: Message, price: Price, tokens: Tokens, *, is_batch: bool) -> dict[str, int]:
     plain = Tokens(input=prompt_of(tokens), output=tokens.output)
-    geo = message.usage.inference_geo
-    searches = (message.usage.server_tool_use or {}).get("web_search_requests", 0)
+    extras = _extras(message.usage)
+    return Bill(
+        model=message.model,
+        requests=1,
+        tokens=tokens,
+        plain_pico=price.charge(plain, is_batch=False, **extras),
+        batch_pico=price.charge(plain, is_batch=True, **extras),
+        charge_pico=price.charge(tokens, is_batch=is_batch, **extras),
+    )
+
+
+def charge_of(usage: Usage, price: Price, *, is_batch: bool) -> int:
+    """Price what one request used, in pico-dollars."""
+    return price.charge(tokens_of(usage), is_batch=is_batch, **_extras(usage))
+
+
+def _extras(usage: Usage) -> dict[str, Any]:
     return {
-        "plain_pico": price.charge(plain, is_batch=False, geo=geo, searches=searches),
-        "batch_pico": price.charge(plain, is_batch=True, geo=geo, searches=searches),
-        "charge_pico": price.charge(tokens, is_batch=is_batch, geo=geo, searches=searches),
+        "geo": usage.inference_geo,
+        "searches": (usage.server_tool_use or {}).get("web_search_requests", 0),
     }

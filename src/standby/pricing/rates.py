@@ -103,15 +103,16 @@ def scaled(tariff: Tariff, numerator: int, denominator: int) -> Tariff:
     )
 
 
-def dollars(pico: int, *, places: int = 2) -> str:
-    """Show money for people, rounded half up: `$1.16`; below the smallest unit shown it says `<$0.01`."""
+def dollars(pico: int) -> str:
+    """Show money for people: to the cent, half up; what is less than a cent with its first two digits."""
+    places = 2
+    while 0 < abs(pico) < 10 ** (12 - places) and places < 12:
+        places += 1
+    if places > 2:
+        places = min(places + 1, 12)
     unit = 10 ** (12 - places)
-    rounded = (2 * abs(pico) + unit) // (2 * unit)
-    if pico and not rounded:
-        return f"<${1 / 10**places:.{places}f}"
-    sign = "-" if pico < 0 else ""
-    whole, part = divmod(rounded, 10**places)
-    return f"{sign}${whole:,}.{part:0{places}d}" if places else f"{sign}${whole:,}"
+    whole, part = divmod((2 * abs(pico) + unit) // (2 * unit), 10**places)
+    return f"{'-' if pico < 0 else ''}${whole:,}.{part:0{places}d}"
 
 
 def _scaled(rate: Rate, numerator: int, denominator: int) -> Rate:

@@ -1,4 +1,4 @@
-"""Look through a data folder for damage: every checksum, every item exactly one row, every row valid (I1, I2, I7)."""
+"""Look through a data folder: every checksum, one row an item, every row valid, every bill right (I1, I2, I7, I11)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ import msgspec
 
 from standby.blobs.base import Blobs, items_key, plan_key
 from standby.errors import BlobError, Corrupt
-from standby.records import PLAN_ENTRY, Batch, PlanEntry, Segment, unpack_plan, unpack_records
+from standby.records import PLAN_ENTRY, Batch, Bill, PlanEntry, Segment, unpack_plan, unpack_records
 from standby.states import BatchState, Outcome
 from standby.store.base import Store
+from standby.wire.messages import Usage, tokens_of
 
 PAGE = 1000
 
 
+class _Message(msgspec.Struct):
+    model: str
+    usage: Usage
+
+
 class _Result(msgspec.Struct):
     type: Outcome
+    message: _Message | None = None
 
 
 class _Row(msgspec.Struct):
@@ -61,9 +68,10 @@ async def _inspect_batch(store: Store, blobs: Blobs, batch: Batch) -> list[str]:
         return [f"plan: {error}"]
     found = [fault async for fault in _items(blobs, batch, list(plan.values()))]
     rows: dict[int, Outcome] = {}
+    used: dict[str, Bill] = {}
     for segment in await store.manifest(batch.id):
-        found += await _inspect_segment(blobs, segment, plan, rows)
-    return [*found, *_totals(batch, rows)]
+        found += await _inspect_segment(blobs, segment, plan, rows, used)
+    return [*found, *_totals(batch, rows), *_bills(await store.bills_of(batch.id), used)]
 
 
 async def _items(blobs: Blobs, batch: Batch, plan: Sequence[PlanEntry]) -> AsyncIterator[str]:
@@ -78,7 +86,7 @@ async def _items(blobs: Blobs, batch: Batch, plan: Sequence[PlanEntry]) -> Async
 
 
 async def _inspect_segment(
-    blobs: Blobs, segment: Segment, plan: dict[int, PlanEntry], rows: dict[int, Outcome]
+    blobs: Blobs, segment: Segment, plan: dict[int, PlanEntry], rows: dict[int, Outcome], used: dict[str, Bill]
 ) -> list[str]:
     try:
         data = await blobs.read(segment.key, start=0, end=segment.length)
@@ -92,7 +100,10 @@ async def _inspect_segment(
         if fault:
             found.append(f"{segment.key}: item {record.item}: {fault}")
         else:
-            rows[record.item] = msgspec.json.decode(row, type=_Row).result.type
+            result = msgspec.json.decode(row, type=_Row).result
+            rows[record.item] = result.type
+            if result.message is not None:
+                _use(used, result.message)
     if at != segment.length:
         found.append(f"{segment.key}: its records name {at} bytes, the manifest {segment.length}")
     return found
@@ -110,6 +121,22 @@ def _row_fault(row: bytes, crc: int, entry: PlanEntry | None) -> str | None:
     if custom_id != entry.custom_id or not row.endswith(b"\n") or row.count(b"\n") != 1:
         return "the row is not one line with the item's custom_id"
     return None
+
+
+def _use(used: dict[str, Bill], message: _Message) -> None:
+    one = Bill(model=message.model, requests=1, tokens=tokens_of(message.usage))
+    used[message.model] = used[message.model] + one if message.model in used else one
+
+
+def _bills(bills: list[Bill], used: dict[str, Bill]) -> Iterator[str]:
+    """A bill names what the rows used, no more and no less (I11). Bills from before there were any name no model."""
+    billed = {bill.model: bill for bill in bills}
+    if "" in billed:
+        return
+    for model in sorted(billed.keys() | used.keys()):
+        bill, use = billed.get(model), used.get(model)
+        if bill is None or use is None or (bill.requests, bill.tokens) != (use.requests, use.tokens):
+            yield f"its bill for {model} does not name what its rows used"
 
 
 def _totals(batch: Batch, rows: dict[int, Outcome]) -> Iterator[str]:

@@ -281,7 +281,7 @@ class Accumulator:
             stop_sequence=self._ending.stop_sequence,
             stop_details=self._ending.stop_details,
             container=self._ending.container,
-            usage=_ended(self._start.usage, self._usage),
+            usage=final_usage(self._start.usage, self._usage),
         )
 
 
@@ -321,7 +321,8 @@ def _input(text: str) -> dict[str, Any]:
         raise ValueError("the input of a tool_use block is not a JSON object") from None
 
 
-def _ended(start: Usage, end: EndUsage | None) -> Usage:
+def final_usage(start: Usage, end: EndUsage | None) -> Usage:
+    """Complete the usage of `message_start` by that of `message_delta`, which is cumulative."""
     if end is None:
         return start
     return replace(

@@ -33,6 +33,7 @@ from standby.wire.events import (
     accumulate,
     closing,
     events_of,
+    final_usage,
     opening,
 )
 from standby.wire.params import (
@@ -198,6 +199,7 @@ __all__ = [
     "encode_message",
     "encode_params",
     "events_of",
+    "final_usage",
     "opening",
     "tokens_of",
 ]

@@ -1,0 +1,108 @@
+"""What was used and what it cost, under `/standby/v1/`."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from standby.api.batches import find_batch
+from standby.api.call import Caller
+from standby.api.cost import cost_of
+from standby.api.deps import Deps
+from standby.api.replies import json_reply
+from standby.errors import invalid
+from standby.records import Bill, UsageRow
+from standby.store.base import By
+
+EPOCH = date(1970, 1, 1)
+MOST_SHOWN = 100
+TOP = 10
+
+
+class Money:
+    """Usage of a workspace, cost of a batch."""
+
+    def __init__(self, deps: Deps) -> None:
+        """Keep what the verbs need."""
+        self._deps = deps
+
+    async def usage(self, request: Request, caller: Caller) -> Response:
+        """Sum what this workspace used: `by`, `since`, `until` as query parameters."""
+        query = request.query_params
+        by = by_of(query.get("by", ""))
+        rows = await self._deps.store.usage(
+            by=by,
+            workspace_id=caller.workspace_id,
+            since_day=day_of("since", query.get("since")),
+            until_day=day_of("until", query.get("until")),
+        )
+        return json_reply(msgspec.json.encode({"type": "standby_usage", "data": [usage_row(row, by) for row in rows]}))
+
+    async def cost(self, request: Request, caller: Caller) -> Response:
+        """Report what a batch cost so far, `top` of its dearest items included."""
+        top = _top(request.query_params.get("top", str(TOP)))
+        batch = await find_batch(self._deps, request, caller)
+        now_us = self._deps.clock()
+        report = await cost_of(self._deps.store, self._deps.blobs, self._deps.prices, batch, top=top, now_us=now_us)
+        return json_reply(msgspec.json.encode(report))
+
+
+def by_of(text: str) -> tuple[By, ...]:
+    """Read what to group by: names with commas between them; `key` is the credential. 400 names a wrong one."""
+    found = []
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            found.append(By.CREDENTIAL if name == "key" else By(name))
+        except ValueError:
+            raise invalid(f"by: {name!r} is not one of workspace, key, model, day, kind") from None
+    return tuple(dict.fromkeys(found))
+
+
+def day_of(name: str, text: str | None) -> int | None:
+    """Read a day, `2026-11-22`, or so many days back, `7d`; days since 1970, UTC. 400 names the parameter."""
+    if not text:
+        return None
+    if text.endswith("d") and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 7:
+        return (datetime.now(tz=UTC).date() - timedelta(days=int(text[:-1])) - EPOCH).days
+    try:
+        return (date.fromisoformat(text) - EPOCH).days
+    except ValueError:
+        raise invalid(f"{name}: must be a day such as 2026-11-22, or 7d for a week back") from None
+
+
+def usage_row(row: UsageRow, by: tuple[By, ...]) -> dict[str, object]:
+    """Write one sum; only what it was grouped by is named."""
+    names: dict[By, tuple[str, object]] = {
+        By.WORKSPACE: ("workspace_id", row.workspace_id),
+        By.CREDENTIAL: ("key", row.credential),
+        By.MODEL: ("model", row.model),
+        By.DAY: ("day", None if row.day is None else (EPOCH + timedelta(days=row.day)).isoformat()),
+        By.KIND: ("kind", row.kind),
+    }
+    return dict(names[each] for each in by) | bill_object(row.bill)
+
+
+def bill_object(bill: Bill) -> dict[str, object]:
+    """Write what requests used and cost; `cost_pico` is null if none of them has a known price."""
+    is_known = bill.unpriced < bill.requests
+    return {
+        "requests": bill.requests,
+        "input_tokens": bill.tokens.input,
+        "cache_write_5m_tokens": bill.tokens.write_5m,
+        "cache_write_1h_tokens": bill.tokens.write_1h,
+        "cache_read_tokens": bill.tokens.read,
+        "output_tokens": bill.tokens.output,
+        "cost_pico": bill.charge_pico if is_known else None,
+        "uncached_batch_pico": bill.batch_pico if is_known else None,
+        "uncached_standard_pico": bill.plain_pico if is_known else None,
+        "unpriced_requests": bill.unpriced,
+    }
+
+
+def _top(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and int(text) <= MOST_SHOWN):
+        raise invalid(f"top: must be a whole number between 0 and {MOST_SHOWN}")
+    return int(text)
