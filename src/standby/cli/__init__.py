@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import click
 
 from standby.cli.doctor import doctor
+from standby.cli.engines import engines
 from standby.cli.keys import keys
 from standby.cli.savings import savings
 from standby.cli.serve import serve
@@ -38,7 +39,7 @@ def standby() -> None:
     """Serve Claude's Message Batches API over models that you run yourself."""
 
 
-for command in (serve, keys, workspaces, config, doctor, savings):
+for command in (serve, keys, workspaces, config, doctor, savings, engines):
     standby.add_command(command)
 
 

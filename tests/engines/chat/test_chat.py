@@ -3,144 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import msgspec
 import pytest
-from aiohttp import web
 
 from standby.config import EngineSettings
 from standby.engines.chat import Chat
 from standby.errors import EngineError, Failure, InvalidParams
-from standby.records import Rules
-from standby.wire.chat.dialect import GENERIC, HOST, LLAMACPP, VLLM, Dialect
-from standby.wire.messages import CountParams, MessageParams, decode_count_params, decode_params
+from standby.wire.chat.dialect import GENERIC, HOST, LLAMACPP, VLLM
+from standby.wire.messages import MessageParams
+from tests.engines.chat.scripted import Answer, Connect, Script, ask, chunk, count, status, stream, usage
 from tests.engines.suite import check_order, is_idle, text_of
-
-Answer = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
-MODELS = {"data": [{"id": "little-model", "created": 5, "max_model_len": 100}]}
-
-
-class Script:
-    """An engine that answers as the test says and keeps what it was sent."""
-
-    def __init__(self) -> None:
-        """Answer one token."""
-        self.sent: list[dict[str, Any]] = []
-        self.answer: Answer = stream(chunk("Hi"), chunk("", finish="stop"), usage(3, 2))
-        self.models: dict[str, Any] = MODELS
-        self.left = asyncio.Event()
-
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        """Answer a request."""
-        body = json.loads(await request.read())
-        self.sent.append(body)
-        try:
-            return await self.answer(request, body)
-        except (asyncio.CancelledError, ConnectionError):
-            self.left.set()
-            raise
-
-    async def start(self) -> tuple[web.AppRunner, str]:
-        """Listen."""
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self.chat)
-        app.router.add_get("/v1/models", self._list)
-        app.router.add_post("/tokenize", self._tokenize)
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/v1/"
-
-    async def _list(self, _: web.Request) -> web.Response:
-        return web.json_response(self.models)
-
-    async def _tokenize(self, request: web.Request) -> web.Response:
-        turns = json.loads(await request.read())["messages"]
-        return web.json_response({"count": sum(len(turn["content"]) for turn in turns)})
-
-
-def chunk(text: str, *, finish: str | None = None, **more: Any) -> dict[str, Any]:
-    """Make a chunk."""
-    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish, **more}]}
-
-
-def usage(prompt: int, output: int, cached: int = 0) -> dict[str, Any]:
-    """Make the chunk with the counts."""
-    details = {"cached_tokens": cached}
-    counts = {"prompt_tokens": prompt, "completion_tokens": output, "prompt_tokens_details": details}
-    return {"choices": [], "usage": counts}
-
-
-def stream(*chunks: dict[str, Any], done: bool = True, hang: bool = False) -> Answer:
-    """Answer with these chunks, then end properly, break off, or say nothing more."""
-
-    async def answer(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(request)
-        for one in chunks:
-            await response.write(b"data: " + json.dumps(one).encode() + b"\n\n")
-        if hang:
-            await asyncio.Event().wait()
-        if done:
-            await response.write(b"data: [DONE]\n\n")
-        else:
-            assert request.transport is not None
-            request.transport.close()
-        return response
-
-    return answer
-
-
-def status(code: int, body: Any = None, **headers: str) -> Answer:
-    """Answer with an error."""
-
-    async def answer(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
-        return web.json_response(body or {}, status=code, headers=headers)
-
-    return answer
-
-
-@pytest.fixture
-async def script() -> Script:
-    """Make a scripted engine."""
-    return Script()
-
-
-@pytest.fixture
-async def connect(script: Script) -> AsyncIterator[Callable[..., Awaitable[Chat]]]:
-    """Connect adapters to it."""
-    runner, url = await script.start()
-    made: list[Chat] = []
-
-    async def make(dialect: Dialect | None = None, **settings: Any) -> Chat:
-        engine = Chat(EngineSettings(**settings), base_url=url, dialect=dialect)
-        await engine.start()
-        made.append(engine)
-        return engine
-
-    yield make
-    for engine in made:
-        await engine.close()
-    await runner.cleanup()
-
-
-Connect = Callable[..., Awaitable[Chat]]
-
-
-def ask(text: str = "Hello", **more: Any) -> MessageParams:
-    """Make params."""
-    body = {"model": "little-model", "max_tokens": 10, "messages": [{"role": "user", "content": text}], **more}
-    return decode_params(msgspec.json.encode(body), rules=Rules(), batch=False)
-
-
-def count(text: str = "Hello") -> CountParams:
-    """Make the params of a count."""
-    body = {"model": "little-model", "messages": [{"role": "user", "content": text}]}
-    return decode_count_params(msgspec.json.encode(body), rules=Rules())
 
 
 async def failure(engine: Chat, params: MessageParams | None = None, **more: Any) -> EngineError:
@@ -318,14 +191,14 @@ async def test_a_stop_that_nobody_names_is_found_here(script: Script, connect: C
 MARKED = [{"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}]
 
 
-@pytest.mark.parametrize(("content", "expected"), [("Hello", (30, 0)), (MARKED, (10, 20))])
+@pytest.mark.parametrize(("content", "expected"), [("Hello", (30, 0, 0)), (MARKED, (0, 10, 20))])
 async def test_cached_tokens_are_reads_only_for_who_asked(
-    script: Script, connect: Connect, content: Any, expected: tuple[int, int]
+    script: Script, connect: Connect, content: Any, expected: tuple[int, int, int]
 ) -> None:
-    """With a `cache_control` marker they are reads; without one every prompt token is input."""
+    """With a `cache_control` marker they are reads and the rest up to it was written; without one all is input."""
     script.answer = stream(chunk("Hi"), chunk("", finish="stop"), usage(30, 2, cached=20))
     found = (await (await connect()).generate(ask(messages=[{"role": "user", "content": content}]))).usage
-    assert (found.input_tokens, found.cache_read_input_tokens) == expected
+    assert (found.input_tokens, found.cache_creation_input_tokens, found.cache_read_input_tokens) == expected
 
 
 @pytest.mark.parametrize(
@@ -361,7 +234,7 @@ async def test_warming_the_cache_answers_nothing(script: Script, connect: Connec
 
 async def test_an_engine_is_recognised_by_its_list_of_models(script: Script, connect: Connect) -> None:
     """An engine names itself as the owner, and its own way of counting is used."""
-    script.models = {"data": [{"id": "little-model", "owned_by": "vllm", "max_model_len": 100}]}
+    script.pages["/v1/models"] = {"data": [{"id": "little-model", "owned_by": "vllm", "max_model_len": 100}]}
     assert await (await connect()).count_tokens(count("12345")) == 5
 
 
