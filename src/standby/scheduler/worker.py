@@ -138,12 +138,12 @@ class Worker:
             return False
         if any(held.is_finished or held.is_lost or held.is_done for held in self._runs()):
             return False
-        return not any(held.queue for held in self._runs()) or not self.has_room
+        return not self._queued()[0] or not self.has_room
 
     @property
     def has_room(self) -> bool:
         """Whether it would start another item if there were one."""
-        return self._in_flight < self._admission.allowed(self._engine.load())
+        return self._in_flight < sum(map(self._admission.allowed, self._rooms.loads()))
 
     def _may_dispatch(self) -> bool:
         return (
