@@ -33,23 +33,26 @@ class Script:
         self.pages: dict[str, Any] = {"/v1/models": MODELS, "/tokenize": tokenize}
         """What other paths answer: JSON, bytes, an `Answer`, or a function of the body; 404 for the rest."""
         self.url = ""
+        self.peers: set[Any] = set()
+        """Connections that chat requests came over."""
         self.left = asyncio.Event()
         """Somebody went away before the end of an answer."""
 
-    async def start(self) -> web.AppRunner:
+    async def start(self, *, port: int = 0) -> web.AppRunner:
         """Listen."""
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_route("*", "/{path:.*}", self._page)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/"
         return runner
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
         self.sent.append(body)
+        self.peers.add(request.transport.get_extra_info("peername") if request.transport else None)
         try:
             return await self.answer(request, body)
         except (asyncio.CancelledError, ConnectionError):
@@ -90,7 +93,9 @@ def usage(prompt: int, output: int, cached: int = 0) -> dict[str, Any]:
     return {"choices": [], "usage": counts}
 
 
-def stream(*chunks: dict[str, Any] | bytes, done: bool = True, hang: bool = False) -> Answer:
+def stream(
+    *chunks: dict[str, Any] | bytes, done: bool = True, hang: bool = False, every_s: float | None = None
+) -> Answer:
     """Answer with these chunks (bytes go out as they are), then end properly, break off, or say nothing more."""
 
     async def answer(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
@@ -98,6 +103,8 @@ def stream(*chunks: dict[str, Any] | bytes, done: bool = True, hang: bool = Fals
         await response.prepare(request)
         for one in chunks:
             await response.write(one if isinstance(one, bytes) else b"data: " + json.dumps(one).encode() + b"\n\n")
+            if every_s is not None:
+                await asyncio.sleep(every_s)
         if hang:
             await asyncio.Event().wait()
         if done:

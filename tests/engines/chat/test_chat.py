@@ -12,7 +12,7 @@ from standby.engines.chat import Chat
 from standby.errors import EngineError, Failure, InvalidParams
 from standby.wire.chat.dialect import GENERIC, HOST, LLAMACPP, VLLM
 from standby.wire.messages import MessageParams
-from tests.engines.chat.scripted import Answer, Connect, Script, ask, chunk, count, status, stream, usage
+from tests.engines.chat.scripted import Connect, Script, ask, chunk, count, stream, usage
 from tests.engines.suite import check_order, is_idle, text_of
 
 
@@ -22,67 +22,6 @@ async def failure(engine: Chat, params: MessageParams | None = None, **more: Any
         await engine.generate(params or ask(), **more)
     assert is_idle(engine)
     return caught.value
-
-
-FAILURES = [
-    (status(429, **{"retry-after": "7"}), Failure.OVERLOADED),
-    (status(503), Failure.OVERLOADED),
-    (status(529), Failure.OVERLOADED),
-    (status(500), Failure.BROKEN),
-    (status(504), Failure.TIMEOUT),
-    (status(400, {"error": {"type": "bad_thing"}}), Failure.INVALID),
-    (status(422), Failure.INVALID),
-    (status(404, {"error": {"message": "The model `x` does not exist"}}), Failure.UNKNOWN_MODEL),
-    (status(404), Failure.UNREACHABLE),
-    (status(401), Failure.UNREACHABLE),
-    (stream(chunk("Hi"), done=False), Failure.BROKEN),
-    (stream(chunk("Hi")), Failure.BROKEN),
-    (stream({"error": {"message": "out of memory"}}), Failure.BROKEN),
-    (stream({"error": {"code": "invalid_schema"}}), Failure.INVALID),
-    (stream(chunk("", finish="stop"), usage(3, 0)), Failure.EMPTY),
-]
-
-
-@pytest.mark.parametrize(("answer", "kind"), FAILURES)
-async def test_each_failure_is_of_its_kind(script: Script, connect: Connect, answer: Answer, kind: Failure) -> None:
-    """Statuses, broken streams and empty answers become the closed set of failures."""
-    script.answer = answer
-    assert (await failure(await connect())).failure is kind
-
-
-async def test_an_overloaded_engine_says_when_to_come_back(script: Script, connect: Connect) -> None:
-    """`retry-after` is passed on."""
-    script.answer = status(429, **{"retry-after": "7"})
-    assert (await failure(await connect())).retry_after_s == 7
-
-
-async def test_an_engines_words_never_carry_the_prompt(script: Script, connect: Connect) -> None:
-    """An engine that echoes the request in its error is not repeated."""
-    script.answer = status(400, {"error": {"type": "invalid", "message": "bad input: my secret"}})
-    assert "secret" not in (await failure(await connect())).message
-
-
-async def test_a_prompt_that_is_too_long_is_said_in_the_contracts_words(script: Script, connect: Connect) -> None:
-    """llama.cpp tells both numbers."""
-    fault = {"type": "exceed_context_size_error", "n_prompt_tokens": 900, "n_ctx": 512}
-    script.answer = status(400, {"error": fault})
-    found = await failure(await connect())
-    assert (found.failure, found.message) == (Failure.INVALID, "prompt is too long: 900 tokens > 511 maximum")
-
-
-async def test_silence_before_the_first_token_times_out(script: Script, connect: Connect) -> None:
-    """Within the setting, and the connection is closed."""
-    script.answer = stream(hang=True)
-    found = await failure(await connect(first_token_timeout_s=0.1, stall_timeout_s=30.0))
-    assert found.failure is Failure.TIMEOUT
-    await asyncio.wait_for(script.left.wait(), 10)
-
-
-async def test_silence_between_tokens_times_out(script: Script, connect: Connect) -> None:
-    """Within the other setting."""
-    script.answer = stream(chunk("Hi"), hang=True)
-    found = await failure(await connect(first_token_timeout_s=30.0, stall_timeout_s=0.1))
-    assert (found.failure, found.message) == (Failure.TIMEOUT, "the engine stalled between tokens for 0.1 s")
 
 
 async def test_closing_the_stream_leaves_the_engine(script: Script, connect: Connect) -> None:

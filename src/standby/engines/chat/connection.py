@@ -164,12 +164,12 @@ class Connection:
 
 
 async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Read an answer; `ValueError` if it is larger than `most`."""
+    """Read an answer; raises `EngineError` if it is larger than `most`."""
     pieces, size = [], 0
     while piece := await response.content.readany():
         size += len(piece)
         if size > most:
-            raise ValueError(f"an answer of the engine is larger than {most} bytes")
+            raise EngineError(Failure.BROKEN, f"an answer of the engine is larger than {most} bytes")
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -34,6 +34,8 @@ UNREACHABLE = (
     aiohttp.ServerFingerprintMismatch,
     aiohttp.ClientHttpProxyError,
     aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.RedirectClientError,
 )
 
 
@@ -158,7 +160,7 @@ def _names_no_model(status: int, error: dict[str, Any], message: str) -> bool:
 OVERFLOWS = (
     r"maximum context length is (?P<most>\d+).{0,80}?requested \d+ tokens \((?P<prompt>\d+).{0,40}?(?P<answer>\d+)",
     r"maximum context length is (?P<most>\d+).{0,80}?requested (?P<answer>\d+) output.{0,80}?(?P<prompt>\d+) input",
-    r"maximum context length is (?P<most>\d+) tokens and your request has (?P<prompt>\d+) input",
+    r"too large: (?P<answer>\d+).{0,40}?context length is (?P<most>\d+).{0,30}?has (?P<prompt>\d+) input",
     r"passed (?P<prompt>\d+) input tokens and requested (?P<answer>\d+) output.{0,80}?only (?P<most>\d+)",
     r"prompt \(length (?P<prompt>\d+)\) is longer than the maximum model length of (?P<most>\d+)",
     r"input \((?P<prompt>\d+) tokens\) is longer than the model's context length \((?P<most>\d+)",
