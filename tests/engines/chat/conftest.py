@@ -25,10 +25,10 @@ async def connect(script: Script) -> AsyncIterator[Connect]:
     """Connect adapters to it."""
     made: list[Chat] = []
 
-    async def make(dialect: Dialect | None = None, **settings: Any) -> Chat:
+    async def make(dialect: Dialect | None = None, /, **settings: Any) -> Chat:
         engine = Chat(EngineSettings(**settings), base_url=script.url, dialect=dialect)
-        await engine.start()
         made.append(engine)
+        await engine.start()
         return engine
 
     yield make
