@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from standby.api.metrics import Metrics
 from standby.cli import standby as command
 from standby.config import known_keys
+from standby.engines.pool_meters import EndpointMeters
 from standby.records import Load
 from standby.scheduler.meters import Meters
 from standby.states import BATCH_MOVES, RUN_MOVES
@@ -130,7 +131,7 @@ def metrics() -> str:
 def families() -> Iterator[tuple[Metric, tuple[str, ...]]]:
     """Yield every metric family with its label names."""
     registry = CollectorRegistry()
-    own, _ = Metrics(registry), Meters(registry)
+    own, _, _ = Metrics(registry), Meters(registry), EndpointMeters(registry)
     text = own.expose(batches={"in_progress": 0}, results={}, load=Load(), is_ready=True).decode()
     declared = {
         family.name: tuple(getattr(collector, "_labelnames", ()))

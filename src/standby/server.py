@@ -28,14 +28,17 @@ from standby.api.protocol import JsonProtocol
 from standby.api.till import Till
 from standby.blobs.base import Blobs
 from standby.blobs.local import LocalBlobs
-from standby.config import Settings
+from standby.config import EngineSettings, Settings
 from standby.emulation.stage import Stage, build_stage
 from standby.engines.base import Engine
+from standby.engines.pool import Pool
+from standby.engines.pool_meters import EndpointMeters
 from standby.errors import ScriptError, SettingError, StartError
 from standby.folder import locked, made
 from standby.logs import set_up_logs
 from standby.pricing.book import PriceBook, own_prices
 from standby.records import Clock
+from standby.scheduler.admission import FixedWindow
 from standby.scheduler.inspection import inspect
 from standby.scheduler.intake import Intake
 from standby.scheduler.meters import Meters
@@ -123,7 +126,7 @@ async def _serve_on(
     clock: Clock = now_us if stage is None else stage.clock
     registry = CollectorRegistry()
     meters = Meters(registry)
-    engine = build_engine(settings, stage=stage)
+    engine = build_engine(settings, meters=EndpointMeters(registry), stage=stage)
     prices = await _prices(settings)
     sweeper = Sweeper(store=store, blobs=blobs, settings=settings.batch, clock=clock, meters=meters)
     await store.release_runs(holder=None)
@@ -213,9 +216,26 @@ def _print(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - the person who started the server reads it
 
 
-def build_engine(settings: Settings, *, stage: Stage | None = None) -> Engine:
-    """Choose the engine that the settings name; heavy ones are loaded only then."""
-    kind = settings.engine.kind
+def build_engine(settings: Settings, *, meters: EndpointMeters | None = None, stage: Stage | None = None) -> Engine:
+    """Choose the engine that the settings name, or a pool of all endpoints; heavy ones are loaded only then.
+
+    The simulator alone stands without a pool: scripted failures reach the client as they are.
+    """
+    if settings.engine.kind == "simulated" and not settings.endpoints:
+        return _one_engine("simulated", settings.engine, settings, stage)
+    named = settings.endpoints or (("engine", settings.engine),)
+    window = FixedWindow(window=settings.worker.window, live_slots=settings.worker.live_slots)
+    return Pool(
+        [(name, _one_engine(name, own, settings, stage)) for name, own in named],
+        [own for _, own in named],
+        clock=now_us if stage is None else stage.clock,
+        most_batch=window.allowed,
+        meters=meters,
+    )
+
+
+def _one_engine(name: str, own: EngineSettings, settings: Settings, stage: Stage | None) -> Engine:
+    kind = own.kind
     if kind == "simulated":
         from standby.engines.simulated import Simulated  # noqa: PLC0415 - heavy, loaded only if chosen
 
@@ -225,12 +245,13 @@ def build_engine(settings: Settings, *, stage: Stage | None = None) -> Engine:
     if kind in {"local", "llamacpp"}:
         from standby.engines.local import Local  # noqa: PLC0415 - heavy, loaded only if chosen
 
-        return Local(settings.engine, backend="openvino" if kind == "local" else "llamacpp")
+        return Local(own, backend="openvino" if kind == "local" else "llamacpp")
     if kind.startswith(("http://", "https://")):
         from standby.engines.chat import Chat  # noqa: PLC0415 - heavy, loaded only if chosen
 
-        return Chat(settings.engine, base_url=kind)
-    raise SettingError(f"engine.kind: must be local, llamacpp, simulated or a URL, not {kind!r}")
+        return Chat(own, base_url=kind)
+    at = f"endpoints.{name}.kind" if settings.endpoints else "engine.kind"
+    raise SettingError(f"{at}: must be local, llamacpp, simulated or a URL, not {kind!r}")
 
 
 def welcome(settings: Settings, listener: socket.socket) -> Iterator[str]:
@@ -238,7 +259,12 @@ def welcome(settings: Settings, listener: socket.socket) -> Iterator[str]:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     url = settings.server.public_url or f"http://{shown}:{port}{settings.server.path_prefix}"
-    yield f"Standby serves {url} with the {settings.engine.kind} engine; data in {settings.store.data}"
+    if settings.endpoints:
+        yield f"Standby serves {url} with {len(settings.endpoints)} endpoints; data in {settings.store.data}"
+        for name, own in settings.endpoints:
+            yield f"  {name}: {own.kind}"
+    else:
+        yield f"Standby serves {url} with the {settings.engine.kind} engine; data in {settings.store.data}"
     yield f'  Python:      client = anthropic.Anthropic(base_url="{url}", api_key="…")'
     yield f'  TypeScript:  const client = new Anthropic({{ baseURL: "{url}", apiKey: "…" }})'
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from importlib.metadata import version as version_of
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from tests.engines.features import Feature, Lack
 
 from standby.config import SimulatorSettings
 from standby.engines.base import Engine
@@ -24,10 +26,24 @@ WEATHER = {
 }
 
 
+LACKS = {
+    Feature.FIELDS: Lack(why="it takes all that the API takes"),
+}
+
+
 class TestSimulated(EngineSuite):
     """At once."""
 
     model = "claude-opus-5-5"
+    key = "simulated"
+    title = "simulator"
+    cacheable = 800
+    lacks: ClassVar[Mapping[Feature, Lack]] = LACKS
+
+    @staticmethod
+    def version() -> str:
+        """It comes with Standby."""
+        return f"standby {version_of('standby')}, at once"
 
     @pytest.fixture
     async def engine(self) -> AsyncIterator[Engine]:
@@ -40,6 +56,9 @@ class TestSimulated(EngineSuite):
 
 class TestSlowSimulated(EngineSuite):
     """In the time of its tokens, with few slots."""
+
+    cacheable = 800
+    lacks: ClassVar[Mapping[Feature, Lack]] = LACKS
 
     @pytest.fixture
     async def engine(self) -> AsyncIterator[Engine]:
@@ -107,11 +126,13 @@ async def test_a_forced_tool_is_called(engine: Simulated, choice: dict[str, Any]
 
 
 async def test_every_name_of_claude_is_served(engine: Simulated) -> None:
-    """Listed names, aliases and names of tomorrow keep their name."""
+    """Aliases get their full name; listed names, retired ones and names of tomorrow keep theirs."""
     assert await engine.resolve("claude-sonnet-5") == "claude-sonnet-5"
     assert await engine.resolve("claude-of-tomorrow") == "claude-of-tomorrow"
+    assert await engine.resolve("claude-3-5-haiku-20241022") == "claude-3-5-haiku-20241022"
     listed = {model.id for model in await engine.models()}
-    assert {await engine.resolve(alias) for alias in ALIASES} <= listed
+    assert {await engine.resolve(name) for name in ("claude-opus-4-5", "simulated")} <= listed
+    assert {await engine.resolve(alias) for alias in ALIASES} == set(ALIASES.values())
     with pytest.raises(InvalidParams, match="model: llama"):
         await engine.generate(ask(model="llama"))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from standby.engines.simulated.cache import PromptCache
-from standby.records import SECOND
-from standby.wire.caching import Block, Layout, Split, Ttl
+from standby.engines.simulated.cache import TOKENS, PromptCache
+from standby.engines.simulated.tokens import PROMPT, count_prompt
+from standby.records import SECOND, Rules
+from standby.wire.caching import Block, Layout, Split, Ttl, layout
+from standby.wire.messages import MessageParams, decode_params
 
 MINUTE = 60 * SECOND
 LIFETIMES: dict[Ttl, int] = {"5m": 5 * MINUTE, "1h": 60 * MINUTE}
@@ -197,6 +200,99 @@ def test_memory_is_bounded() -> None:
     assert reads == [10, 0, 10]
 
 
+# As a request asks
+
+
+def params(**fields: object) -> MessageParams:
+    """Params as the simulator gets them."""
+    whole = {"model": "claude-haiku-4-5", "max_tokens": 9, **fields}
+    return decode_params(json.dumps(whole).encode(), rules=Rules(), batch=False)
+
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+RICH = params(
+    tools=[
+        {"name": "look_up", "input_schema": {"type": "object"}},
+        {"type": "web_search_20250305", "name": "web_search"},
+    ],
+    system=[{"type": "text", "text": "be brief " * 99}],
+    messages=[
+        {"role": "user", "content": "where is it?"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"},
+                {"type": "tool_use", "id": "toolu_1", "name": "look_up", "input": {"n": 1}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "toolu_1",
+                    "content": [
+                        {"type": "text", "text": "here"},
+                        {"type": "image", "source": {"type": "url", "url": "https://example.com/here.png"}},
+                    ],
+                },
+                {
+                    "type": "document",
+                    "source": {"type": "text", "media_type": "text/plain", "data": "a map " * 99},
+                    **MARK,
+                },
+            ],
+        },
+    ],
+)
+
+
+def test_blocks_weigh_what_the_simulator_counts() -> None:
+    """All but what every prompt has: that is what comes after a breakpoint on the last block, as in the API."""
+    whole = layout(RICH, scale=TOKENS)
+    assert whole.size == whole.blocks[-1].end == count_prompt(RICH) - PROMPT
+    asked = PromptCache(Clock()).look_up(RICH, workspace=ME, model="claude-opus-5", total=count_prompt(RICH))
+    assert asked.split == Split(write_5m=whole.size, input=PROMPT)
+
+
+def look_up(cache: PromptCache, asked: MessageParams, model: str = "claude-opus-5") -> Split:
+    """One request that begins to answer."""
+    found = cache.look_up(asked, workspace=ME, model=model, total=count_prompt(asked))
+    found.began()
+    return found.split
+
+
+def test_the_minimum_is_that_of_the_model() -> None:
+    """600 tokens are enough for the newer ones only; a model that is not known is taken for one of the older."""
+    system = [{"type": "text", "text": "word " * 600, **MARK}]
+    asked = params(system=system, messages=[{"role": "user", "content": "go"}])
+    models = ("claude-opus-5", "claude-opus-4-8", "claude-someday")
+    assert [look_up(PromptCache(Clock()), asked, model).write_5m for model in models] == [600, 0, 0]
+
+
+def test_what_is_left_out_means_what_it_means_to_the_model() -> None:
+    """To ask a model for thinking that thinks unasked is the same prompt; to ask another one is not."""
+    turns = [{"role": "user", "content": [{"type": "text", "text": "word " * 1200, **MARK}]}]
+    plain, thinks = params(messages=turns), params(messages=turns, thinking={"type": "adaptive"})
+    for model, is_same in (("claude-opus-5", True), ("claude-opus-4-8", False)):
+        cache = PromptCache(Clock())
+        written = look_up(cache, plain, model).write_5m
+        assert look_up(cache, thinks, model).read == (written if is_same else 0)
+
+
+def test_what_was_written_is_what_is_read_to_the_token() -> None:
+    """Whatever comes behind it."""
+    cache = PromptCache(Clock())
+    system = [{"type": "text", "text": "naïve café — 東京 " * 300, **MARK}]
+    written = look_up(cache, params(system=system, messages=[{"role": "user", "content": "go"}])).write_5m
+    assert written > 512
+    for words in ("do something " * 50, "東" * 999):
+        asked = params(system=system, messages=[{"role": "user", "content": words}])
+        split = look_up(cache, asked)
+        assert split.read == written
+        assert split.total == count_prompt(asked)
+
+
 # Against a slow model
 
 
@@ -260,12 +356,12 @@ def test_it_agrees_with_a_slow_reading_of_the_rules(history: list[tuple[Layout, 
     """Over any history of requests that begin at once, later or never, in two workspaces, while time passes."""
     world, slow = World(), Slow()
     pending = []
-    for layout, who, passes, begins in history:
+    for whole, who, passes, begins in history:
         world.clock.now_us += passes
-        asked = world.cache.ask(who, "claude", layout, total=layout.size, minimum=minimum)
-        expected, new = slow.ask(who, layout, world.clock.now_us, minimum)
+        asked = world.cache.ask(who, "claude", whole, total=whole.size, minimum=minimum)
+        expected, new = slow.ask(who, whole, world.clock.now_us, minimum)
         assert asked.split == expected
-        assert asked.split.total == layout.size
+        assert asked.split.total == whole.size
         if begins == "later":
             pending.append((asked, new))
             continue

@@ -5,10 +5,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from standby.errors import EngineError, Failure
-from standby.records import Backlog, BatchId, Load, WorkspaceId
+from standby.records import SECOND, Backlog, BatchId, Load, WorkspaceId
 from standby.scheduler.admission import FixedWindow
 from standby.scheduler.policy import choose, wants_another
-from standby.scheduler.retry import MOST_S, Again, Final, Tries, backoff_s, decide
+from standby.scheduler.retry import (
+    MOST_S,
+    RETRY_FLOOR,
+    RETRY_FLOOR_A_SECOND,
+    RETRY_MOST,
+    RETRY_SHARE,
+    Again,
+    Final,
+    RetryBudget,
+    Tries,
+    backoff_s,
+    decide,
+)
 
 loads = st.builds(Load, live=st.integers(0, 200), batch=st.integers(0, 200), slots=st.integers(0, 128))
 
@@ -53,6 +65,14 @@ def test_a_worker_leases_for_a_batch_that_nobody_serves_even_when_it_is_busy() -
     assert wants_another(queued=2, held=3, window=8, most_held=32, unserved=False)
 
 
+def test_items_whose_endpoint_is_down_do_not_keep_others_out() -> None:
+    """With such items in hand more runs are leased, but half the room stays for batches that nobody serves."""
+    assert wants_another(queued=0, held=15, window=8, most_held=32, unserved=False, is_stuck=True)
+    assert not wants_another(queued=0, held=16, window=8, most_held=32, unserved=False, is_stuck=True)
+    assert wants_another(queued=0, held=31, window=8, most_held=32, unserved=True, is_stuck=True)
+    assert wants_another(queued=0, held=40, window=8, most_held=32, unserved=False)
+
+
 @pytest.mark.parametrize("failure", [f for f in Failure if f.fault == "endpoint"])
 def test_an_endpoint_that_is_down_never_fails_an_item(failure: Failure) -> None:
     """However often it happens, the item is tried again."""
@@ -87,3 +107,39 @@ def test_back_off_is_bounded(failures: int, jitter: float) -> None:
     assert 0 < backoff_s(failures, jitter=jitter) <= MOST_S
     error = EngineError(Failure.OVERLOADED, "later", retry_after_s=77)
     assert decide(error, Tries(endpoint=1), most_attempts=5, jitter=jitter) == Again(wait_s=77)
+
+
+attempts = st.lists(st.tuples(st.booleans(), st.integers(0, 5 * SECOND)), max_size=300)
+
+
+@given(attempts)
+def test_retries_that_fail_are_a_tenth_of_all_attempts_and_a_small_floor(attempts: list[tuple[bool, int]]) -> None:
+    """However long an engine is sick, and whatever the rhythm."""
+    budget, now_us, retries, seen = RetryBudget(at_us=0), 0, 0, 0
+    for is_retry, wait_us in attempts:
+        now_us += wait_us
+        budget = budget.at(now_us)
+        if is_retry and not budget.allows:
+            continue
+        budget = budget.attempted(is_retry=is_retry)
+        retries, seen = retries + is_retry, seen + 1
+        assert budget.tokens <= RETRY_MOST
+        assert retries <= RETRY_FLOOR + RETRY_SHARE * seen + RETRY_FLOOR_A_SECOND * now_us / SECOND + 1e-6
+
+
+def test_retries_that_succeed_cost_nothing() -> None:
+    """After an outage everything that waited is done at once, a few at a time."""
+    budget = RetryBudget(at_us=0)
+    for _ in range(1000):
+        assert budget.allows
+        budget = budget.attempted(is_retry=True).succeeded(is_retry=True)
+
+
+def test_a_sick_engine_is_asked_again_after_a_while() -> None:
+    """A budget that is used up fills again to its floor, and no further."""
+    budget = RetryBudget(at_us=0)
+    while budget.allows:
+        budget = budget.attempted(is_retry=True)
+    assert not budget.at(0).allows
+    assert budget.at(SECOND).allows
+    assert budget.at(3600 * SECOND).tokens == RETRY_FLOOR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 
 from standby.wire.messages import (
@@ -68,3 +69,11 @@ messages = st.builds(
     stop_sequence=st.none() | st.text(),
     usage=usages,
 )
+
+
+def divided(message: Message) -> Message:
+    """Return the message with cache writes that add up, as an engine tells them."""
+    by_lifetime = message.usage.cache_creation
+    written = by_lifetime.ephemeral_5m_input_tokens + by_lifetime.ephemeral_1h_input_tokens
+    usage = msgspec.structs.replace(message.usage, cache_creation_input_tokens=written)
+    return msgspec.structs.replace(message, usage=usage)

@@ -27,11 +27,11 @@ from standby.wire.messages import (
     events_of,
     opening,
 )
+from standby.wire.received import read_event
 from standby.wire.sse import MAX_EVENT, SseParser, encode_event
-from tests.wire.strategies import messages
+from tests.wire.strategies import divided, messages
 
 sdk_event: TypeAdapter[object] = TypeAdapter(RawMessageStreamEvent)
-decoder = msgspec.json.Decoder(Event)
 ANSWER = Message(
     id="msg_1",
     model="m",
@@ -105,11 +105,11 @@ def test_a_stream_that_is_cut_or_out_of_order_is_no_message(events: list[Event])
 @given(messages, st.integers(1, 300), st.sampled_from([b"\n", b"\r\n"]))
 def test_events_survive_the_wire_in_any_pieces(message: Message, size: int, end: bytes) -> None:
     """Written as server-sent events, cut anywhere, with either line ending: the same events come out."""
-    events = list(events_of(message, piece=3))
+    events = list(events_of(divided(message), piece=3))
     raw = b"".join(map(encode_event, events)).replace(b"\n", end)
     parser = SseParser()
     found = [one for at in range(0, len(raw), size) for one in parser.feed(raw[at : at + size])]
-    assert [decoder.decode(one.data) for one in found] == events
+    assert [read_event(one.data) for one in found] == events
     assert [one.name for one in found] == [type(event).__struct_config__.tag for event in events]
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import click
 
 from standby.cli.doctor import doctor
+from standby.cli.engines import engines
 from standby.cli.keys import keys
 from standby.cli.money import cost, usage
 from standby.cli.savings import savings
@@ -39,7 +40,7 @@ def standby() -> None:
     """Serve Claude's Message Batches API over models that you run yourself."""
 
 
-for command in (serve, keys, workspaces, config, doctor, savings, usage, cost):
+for command in (serve, keys, workspaces, config, doctor, engines, usage, cost, savings):
     standby.add_command(command)
 
 

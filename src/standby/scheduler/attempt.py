@@ -45,7 +45,7 @@ def _context(lease: LeasedRun, item: Queued) -> Context:
         workspace_id=lease.workspace_id,
         batch_id=lease.batch_id,
         custom_id=item.entry.custom_id,
-        attempt=item.tries.endpoint + item.tries.attempt + 1,
+        attempt=item.tries.total + 1,
         simulate=lease.rules.simulate,
     )
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+
+import msgspec
 
 from standby.blobs.base import Blobs, items_key, plan_key, segment_key
 from standby.records import PLAN_ENTRY, Bill, LeasedRun, PlanEntry, Tokens, unpack_plan
@@ -23,7 +25,14 @@ class Queued:
 
     entry: PlanEntry
     params: bytes | None
+    model: str = ""
+    """The name that it asks for; empty if it names none."""
     tries: Tries = field(default_factory=Tries)
+
+    @property
+    def is_retry(self) -> bool:
+        """Whether an attempt at it failed before."""
+        return self.tries.total > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,14 @@ class HeldRun:
         """Whether every item has its row, or the batch was stopped and nothing is under way any more."""
         return self.left == 0 or (self.stopped_us is not None and self.is_idle)
 
+    def take(self, may_start: Callable[[Queued], bool]) -> Queued | None:
+        """Take the first item that may be started out of the queue."""
+        for place, item in enumerate(self.queue):
+            if may_start(item):
+                del self.queue[place]
+                return item
+        return None
+
     def stop(self, now_us: int) -> None:
         """Dispatch nothing more of it; what is in flight goes on."""
         if self.stopped_us is None:
@@ -114,7 +131,25 @@ async def read_items(blobs: Blobs, lease: LeasedRun) -> deque[Queued]:
 def _queued(entry: PlanEntry, data: bytes, begin: int) -> Queued:
     at = entry.offset - begin
     params = data[at : at + entry.length]
-    return Queued(entry=entry, params=params if zlib.crc32(params) == entry.crc else None)
+    if zlib.crc32(params) != entry.crc:
+        return Queued(entry=entry, params=None)
+    return Queued(entry=entry, params=params, model=_model_of(params))
+
+
+class _Named(msgspec.Struct):
+    """All that is looked at before an item's turn comes."""
+
+    model: str = ""
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def _model_of(params: bytes) -> str:
+    try:
+        return _named.decode(params).model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""  # its attempt will say what is wrong with it
 
 
 def _pieces(entries: list[PlanEntry]) -> Iterator[list[PlanEntry]]:

@@ -20,10 +20,15 @@ def choose(backlogs: Sequence[Backlog]) -> BatchId | None:
     return min(waiting, key=lambda backlog: (backlog.leased_runs, backlog.created_us, backlog.batch_id)).batch_id
 
 
-def wants_another(*, queued: int, held: int, window: int, most_held: int, unserved: bool) -> bool:
+def wants_another(
+    *, queued: int, held: int, window: int, most_held: int, unserved: bool, is_stuck: bool = False
+) -> bool:
     """Say whether a worker should lease one more run.
 
-    It should when the items it holds would not fill its window twice, or when a batch has nobody
-    working on it (`unserved`) and it can still hold one more run.
+    It should when the items it holds that can be started (`queued`) would not fill its window twice, or when a batch
+    has nobody working on it (`unserved`) and it can still hold one more run. While it holds items that cannot be
+    started (`is_stuck`: their endpoint is full or down), half of what it can hold is kept for unserved batches.
     """
-    return queued < window or (unserved and held < most_held)
+    if unserved and held < most_held:
+        return True
+    return queued < window and not (is_stuck and held >= most_held // 2)

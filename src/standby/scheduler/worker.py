@@ -1,10 +1,10 @@
-"""The loop that drives one endpoint: leases runs, keeps the admitted number in flight, hands rows to the committer."""
+"""The loop that drives the endpoints: leases runs, keeps the admitted number in flight, hands rows to the committer."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -18,12 +18,12 @@ from standby.pricing.bills import bill_of
 from standby.pricing.book import PriceBook
 from standby.records import SECOND, Backlog, BatchId, Bill, Clock
 from standby.scheduler import policy
-from standby.scheduler.admission import FixedWindow
+from standby.scheduler.admission import FixedWindow, OneRoom, rooms_of
 from standby.scheduler.attempt import attempt, errored
 from standby.scheduler.committer import Committer
 from standby.scheduler.held import HeldRun, Queued, Settled, hold, read_items
 from standby.scheduler.meters import Meters
-from standby.scheduler.retry import Again, backoff_s, decide
+from standby.scheduler.retry import Again, RetryBudget, backoff_s, decide
 from standby.store.base import Store
 from standby.wire.messages import Message
 
@@ -31,6 +31,8 @@ TICK_S = 0.05
 MOST_HELD = 32
 STARTS_A_PASS = 8
 """Live requests get their turn on the event loop after this many items were started."""
+MOST_BUDGETS = 1024
+"""Models whose retries are counted; names are the clients' to choose."""
 UNCOMMITTED_GROUPS = 8
 """Dispatch pauses while more than this many full commits wait: a full disk must not burn engine time."""
 
@@ -72,6 +74,10 @@ class Worker:
         self._meters = meters
         self._prices = prices or PriceBook()
         self._admission = FixedWindow(window=settings.window, live_slots=settings.live_slots)
+        self._rooms = rooms_of(engine)
+        self._budgets: dict[str, RetryBudget] = {}
+        self._full: set[str] = set()
+        self._spent: set[str] = set()
         self._held: dict[BatchId, list[HeldRun]] = {}
         self._turns: deque[BatchId] = deque()
         self._in_flight = 0
@@ -90,7 +96,7 @@ class Worker:
         await self._heed_stops()
         self._let_go()
         if self._may_dispatch():
-            allowed = self._admission.allowed(self._engine.load())
+            allowed = sum(map(self._admission.allowed, self._rooms.loads()))
             await self._read_again()
             await self._lease_more(allowed, now_us)
             is_more = self._dispatch(allowed)
@@ -137,12 +143,12 @@ class Worker:
             return False
         if any(held.is_finished or held.is_lost or held.is_done for held in self._runs()):
             return False
-        return not any(held.queue for held in self._runs()) or not self.has_room
+        return not self._queued()[0] or not self.has_room
 
     @property
     def has_room(self) -> bool:
         """Whether it would start another item if there were one."""
-        return self._in_flight < self._admission.allowed(self._engine.load())
+        return self._in_flight < sum(map(self._admission.allowed, self._rooms.loads()))
 
     def _may_dispatch(self) -> bool:
         return (
@@ -184,12 +190,14 @@ class Worker:
     async def _lease_more(self, allowed: int, now_us: int) -> None:
         """Look for runs when those at hand run out, and every tick for batches that nobody works on."""
         is_due = now_us - self._looked_us >= TICK_S * SECOND
-        while is_due or (self._found_some and self._queued() < allowed):
+        while is_due or (self._found_some and self._queued()[0] < allowed):
             self._looked_us, is_due = now_us, False
             backlogs = await self._store.backlogs(now_us=now_us)
             self._found_some = bool(backlogs)
+            startable, stuck = self._queued()
             wants = policy.wants_another(
-                queued=self._queued(),
+                queued=startable,
+                is_stuck=stuck > 0,
                 held=sum(1 for _ in self._runs()),
                 window=allowed,
                 most_held=MOST_HELD,
@@ -246,30 +254,47 @@ class Worker:
 
     def _dispatch(self, allowed: int) -> bool:
         """Start what is admitted, a few at a time; True if there is more to start."""
-        started = 0
-        while self._in_flight < allowed:
-            held = self._next()
-            if held is None:
-                return False
-            if held.lease.expires_us <= self._clock():
-                held.stop(self._clock())
-                continue
-            if started == STARTS_A_PASS:
-                return True
-            self._start(held, held.queue.popleft())
-            started += 1
-        return False
+        self._full.clear()
+        self._spent.clear()
+        return all(self._in_flight < allowed and self._start_next() for _ in range(STARTS_A_PASS))
 
-    def _next(self) -> HeldRun | None:
-        """Take batches in turn, runs of a batch in the order of the plan."""
+    def _start_next(self) -> bool:
+        """Take batches in turn, runs of a batch in the order of the plan; False if nothing can be started."""
+        now_us = self._clock()
         for _ in range(len(self._turns)):
             self._turns.rotate(-1)
             for held in self._held[self._turns[-1]]:
-                if held.queue and not held.is_lost:
-                    return held
-        return None
+                if held.queue and held.lease.expires_us <= now_us:
+                    held.stop(now_us)
+                item = None if held.is_lost else held.take(self._may_start)
+                if item is not None:
+                    self._start(held, item)
+                    return True
+        return False
+
+    def _may_start(self, item: Queued) -> bool:
+        """Ask once a pass for each model: a full queue is walked through quickly."""
+        if item.model in self._full or (item.is_retry and item.model in self._spent):
+            return False
+        if not self._rooms.has_room(item.model):
+            self._full.add(item.model)
+            return False
+        if item.is_retry and not self._budget(item).allows:
+            self._spent.add(item.model)
+            return False
+        return True
+
+    def _budget(self, item: Queued) -> RetryBudget:
+        now_us = self._clock()
+        return self._budgets.get(item.model, RetryBudget(at_us=now_us)).at(now_us)
+
+    def _count(self, item: Queued, budget: RetryBudget) -> None:
+        if len(self._budgets) >= MOST_BUDGETS and item.model not in self._budgets:
+            self._budgets.clear()
+        self._budgets[item.model] = budget
 
     def _start(self, held: HeldRun, item: Queued) -> None:
+        self._count(item, self._budget(item).attempted(is_retry=item.is_retry))
         task = asyncio.get_running_loop().create_task(self._work(held, item))
         held.in_flight[item.entry.item] = task
         self._in_flight += 1
@@ -280,6 +305,7 @@ class Worker:
         try:
             settled = await attempt(self._engine, held.lease, item, bill=self._bill)
             self._meters.attempts.labels(settled.outcome.value).inc()
+            self._count(item, self._budget(item).succeeded(is_retry=item.is_retry))
         except EngineError as error:
             self._meters.attempts.labels(error.failure.label).inc()
             settled = self._after_failure(held, item, error)
@@ -320,8 +346,13 @@ class Worker:
             del self._held[held.lease.batch_id]
             self._turns.remove(held.lease.batch_id)
 
-    def _queued(self) -> int:
-        return sum(len(held.queue) for held in self._runs())
+    def _queued(self) -> tuple[int, int]:
+        """Count the items that wait: those that could be started, and those whose endpoints are full or down."""
+        if isinstance(self._rooms, OneRoom):
+            return sum(len(held.queue) for held in self._runs()), 0
+        models = Counter(item.model for held in self._runs() for item in held.queue)
+        startable = sum(count for model, count in models.items() if self._rooms.has_room(model))
+        return startable, models.total() - startable
 
     def _runs(self) -> Iterator[HeldRun]:
         return (held for runs in self._held.values() for held in runs)

@@ -9,8 +9,10 @@ import msgspec
 from msgspec.structs import replace
 
 from standby.wire.reply import (
+    CacheCreation,
     ContentBlock,
     Message,
+    OtherBlock,
     OutputDetails,
     Part,
     RedactedThinkingBlock,
@@ -52,7 +54,11 @@ class CitationsDelta(Part, tag="citations_delta", frozen=True, kw_only=True):
     citation: dict[str, Any]
 
 
-Delta = TextDelta | InputJsonDelta | ThinkingDelta | SignatureDelta | CitationsDelta
+class OtherDelta(dict[str, Any]):
+    """A delta that is only passed on, as its own JSON object."""
+
+
+Delta = TextDelta | InputJsonDelta | ThinkingDelta | SignatureDelta | CitationsDelta | OtherDelta
 
 
 class MessageStart(Part, tag="message_start", frozen=True, kw_only=True):
@@ -197,7 +203,7 @@ def _emptied(block: ContentBlock) -> ContentBlock:
             return ThinkingBlock(thinking="")
         case ToolUseBlock():
             return ToolUseBlock(id=block.id, name=block.name, input={})
-        case RedactedThinkingBlock():
+        case RedactedThinkingBlock() | OtherBlock():
             return block
         case _:
             assert_never(block)
@@ -214,7 +220,7 @@ def _deltas(block: ContentBlock, piece: int) -> Iterator[Delta]:
         case ToolUseBlock():
             text = msgspec.json.encode(block.input).decode()
             yield from (InputJsonDelta(partial_json=part) for part in _pieces(text, piece))
-        case RedactedThinkingBlock():
+        case RedactedThinkingBlock() | OtherBlock():
             return
         case _:
             assert_never(block)
@@ -296,6 +302,8 @@ def accumulate(events: Iterable[Event]) -> Message:
 
 
 def _filled(block: ContentBlock, parts: list[Delta]) -> ContentBlock:
+    if isinstance(block, OtherBlock) or any(isinstance(part, OtherDelta) for part in parts):
+        return _merged(msgspec.to_builtins(block), [msgspec.to_builtins(part) for part in parts])
     match block:
         case TextBlock():
             text = block.text + "".join(p.text for p in parts if isinstance(p, TextDelta))
@@ -314,6 +322,28 @@ def _filled(block: ContentBlock, parts: list[Delta]) -> ContentBlock:
             assert_never(block)
 
 
+def _merged(block: dict[str, Any], parts: list[dict[str, Any]]) -> OtherBlock:
+    """Put a block of any kind together: texts and lists grow, everything else is replaced."""
+    block = dict(block)
+    text = ""
+    for part in parts:
+        for key, value in part.items():
+            before = block.get(key)
+            if key == "partial_json":
+                text += value
+            elif key == "citation":
+                block["citations"] = [*(block.get("citations") or ()), value]
+            elif key == "type":
+                continue
+            elif isinstance(before, (str, list)) and isinstance(value, type(before)):
+                block[key] = before + value
+            else:
+                block[key] = value
+    if text.strip():
+        block["input"] = _input(text)
+    return OtherBlock(block)
+
+
 def _input(text: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
@@ -325,12 +355,20 @@ def final_usage(start: Usage, end: EndUsage | None) -> Usage:
     """Complete the usage of `message_start` by that of `message_delta`, which is cumulative."""
     if end is None:
         return start
+    written = end.cache_creation_input_tokens or start.cache_creation_input_tokens
+    is_new = written != start.cache_creation_input_tokens
     return replace(
         start,
         input_tokens=end.input_tokens or start.input_tokens,
-        cache_creation_input_tokens=end.cache_creation_input_tokens or start.cache_creation_input_tokens,
+        cache_creation_input_tokens=written,
+        cache_creation=_divided(start.cache_creation, written) if is_new else start.cache_creation,
         cache_read_input_tokens=end.cache_read_input_tokens or start.cache_read_input_tokens,
         output_tokens=end.output_tokens,
         server_tool_use=end.server_tool_use or start.server_tool_use,
         output_tokens_details=end.output_tokens_details or start.output_tokens_details,
     )
+
+
+def _divided(told: CacheCreation, written: int) -> CacheCreation:
+    """Divide cache writes by lifetime; what the engine did not divide was for 5 minutes, the default."""
+    return replace(told, ephemeral_5m_input_tokens=max(0, written - told.ephemeral_1h_input_tokens))

@@ -6,6 +6,7 @@ import re
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from standby.errors import InvalidParams, invalid
 from standby.records import Rules
@@ -26,6 +27,7 @@ from standby.wire.events import (
     MessageDelta,
     MessageStart,
     MessageStop,
+    OtherDelta,
     Ping,
     SignatureDelta,
     TextDelta,
@@ -95,6 +97,7 @@ from standby.wire.reply import (
     CacheCreation,
     ContentBlock,
     Message,
+    OtherBlock,
     OutputDetails,
     RedactedThinkingBlock,
     ServiceTier,
@@ -147,6 +150,8 @@ __all__ = [
     "MessageStart",
     "MessageStop",
     "Metadata",
+    "OtherBlock",
+    "OtherDelta",
     "OutputConfig",
     "OutputDetails",
     "Ping",
@@ -217,18 +222,21 @@ def decode_params(raw: bytes, *, rules: Rules, batch: bool, beta: bool = False) 
     """Read and check the body of a create, or `params` of an item; raises `InvalidParams` and nothing else.
 
     `rules` are those of the create call (contract 7.6). Beta parameters are taken if `beta` is set (the path
-    said `?beta=true`) or if `rules` has any beta.
+    said `?beta=true`) or if `rules` has any beta. What the rules name stands in the params afterwards (`betas`,
+    `user_profile_id`), for an engine that passes them on.
     """
     params = _decode(_message_decoder, raw)
     check_message(params, rules=rules, batch=batch, beta=beta or bool(rules.betas))
-    return params
+    if rules.user_profile_id and not params.user_profile_id:
+        params = replace(params, user_profile_id=rules.user_profile_id)
+    return _with_betas(params, rules)
 
 
 def decode_count_params(raw: bytes, *, rules: Rules, beta: bool = False) -> CountParams:
     """Read and check the body of a token count; raises `InvalidParams` and nothing else."""
     params = _decode(_count_decoder, raw)
     check_count(params, rules=rules, beta=beta or bool(rules.betas))
-    return params
+    return _with_betas(params, rules)
 
 
 def encode_params(params: PromptParams) -> bytes:
@@ -243,6 +251,12 @@ def check_cap(params: MessageParams, model_id: str, cap: int) -> None:
             f"max_tokens: {params.max_tokens} > {cap}, which is the maximum allowed number of output tokens "
             f"for {model_id}"
         )
+
+
+def _with_betas(params: _Params, rules: Rules) -> _Params:
+    if not rules.betas:
+        return params
+    return replace(params, betas=list(dict.fromkeys((*rules.betas, *(params.betas or ())))))
 
 
 def _decode(decoder: msgspec.json.Decoder[_Params], raw: bytes) -> _Params:

@@ -9,7 +9,14 @@ import msgspec
 from standby.records import Tokens
 
 StopReason = Literal[
-    "end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal", "model_context_window_exceeded"
+    "end_turn",
+    "max_tokens",
+    "stop_sequence",
+    "tool_use",
+    "pause_turn",
+    "compaction",
+    "refusal",
+    "model_context_window_exceeded",
 ]
 ServiceTier = Literal["standard", "priority", "batch"]
 
@@ -46,7 +53,14 @@ class ToolUseBlock(Part, tag="tool_use", frozen=True, kw_only=True):
     input: dict[str, Any]
 
 
-ContentBlock = TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock
+class OtherBlock(dict[str, Any]):
+    """A block that is only passed on, as its own JSON object: server tools and what they gave, blocks of betas.
+
+    Also a block of a known type with keys beyond ours, so that nothing of it is lost.
+    """
+
+
+ContentBlock = TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock | OtherBlock
 
 
 class CacheCreation(Part, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from standby.config import EngineSettings
-from standby.engines.chat.failures import error_of, from_event, from_exception, from_status
+from standby.engines.chat.failures import from_exception, from_status, read
 from standby.engines.chat.patience import Patience
 from standby.errors import EngineError, Failure
 from standby.wire.chat.dialect import Dialect
@@ -31,6 +31,8 @@ LAST_S = 0.2
 MOST = 16 * 2**20
 MOST_OF_ERROR = 65536
 CHAT = "/v1/chat/completions"
+NEEDED = frozenset({CHAT, "/v1/models"})
+"""Routes without which nothing works; others are only nice to have."""
 log = logging.getLogger("standby.engines.chat")
 
 
@@ -49,7 +51,8 @@ class Connection:
         self._lost = lost
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
-        self._told = ""
+        self._told: dict[str, str] = {}
+        """The operator's faults that were logged and last, by path."""
 
     async def close(self) -> None:
         """Close every connection; whatever is sent later fails as unreachable."""
@@ -95,9 +98,7 @@ class Connection:
             return
         if kind == "text/html":
             raise EngineError(Failure.UNREACHABLE, "a web page answers there, not an engine; is the URL right?")
-        body = await _whole(response, MOST_OF_ERROR)
-        if "message" in error_of(body):
-            raise from_event(body, dialect=self.dialect)
+        read(await _whole(response, MOST_OF_ERROR))
         raise EngineError(Failure.BROKEN, "the engine does not stream its answer")
 
     @asynccontextmanager
@@ -106,8 +107,8 @@ class Connection:
         try:
             async with await self._send(f"{self.base}{path}", data) as response:
                 if response.status != 200:
-                    raise await self._refusal(response)
-                self._told = ""
+                    raise await self._refusal(response, path)
+                self._told.pop(path, None)
                 yield response
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failure = from_exception(error)
@@ -127,18 +128,21 @@ class Connection:
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             return await session.request(method, url, data=data, headers=headers, allow_redirects=False)
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> EngineError:
+    async def _refusal(self, response: aiohttp.ClientResponse, path: str) -> EngineError:
         if response.status < 300:
             return EngineError(Failure.BROKEN, f"the engine answered with nothing ({response.status})")
         body = await _whole(response, MOST_OF_ERROR)
         failure = from_status(response.status, response.headers, body, dialect=self.dialect, now=datetime.now(UTC))
-        if failure.failure is Failure.UNREACHABLE:
-            if response.status == 503:
-                self._lost()
-            elif failure.message != self._told:
-                self._told = failure.message
-                log.warning("%s: %s", self.base, failure.message)
+        if failure.failure is Failure.UNREACHABLE and path in NEEDED:
+            self._lost_by(failure.message, path)
         return failure
+
+    def _lost_by(self, message: str, path: str) -> None:
+        """Say once what the operator has to put right; the engine is looked at until it is."""
+        self._lost()
+        if self._told.get(path) != message:
+            self._told[path] = message
+            log.warning("%s: %s", self.base, message)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -160,12 +164,12 @@ class Connection:
 
 
 async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Read an answer; `ValueError` if it is larger than `most`."""
+    """Read an answer; raises `EngineError` if it is larger than `most`."""
     pieces, size = [], 0
     while piece := await response.content.readany():
         size += len(piece)
         if size > most:
-            raise ValueError(f"an answer of the engine is larger than {most} bytes")
+            raise EngineError(Failure.BROKEN, f"an answer of the engine is larger than {most} bytes")
         pieces.append(piece)
     return b"".join(pieces)
 

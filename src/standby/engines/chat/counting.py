@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from standby.engines.chat.connection import Connection
+from standby.engines.chat.failures import read
 from standby.engines.chat.patience import ALIVE_S, Limits, Patience
 from standby.errors import EngineError, Failure, invalid
 from standby.wire.chat.dialect import SGLANG, Dialect
-from standby.wire.chat.reply import read_chunk
 from standby.wire.chat.request import chat_prompt
 from standby.wire.messages import CountParams
 
@@ -58,17 +58,10 @@ async def _measure(connection: Connection, body: dict[str, Any]) -> int:
     counted = 0
     async with aclosing(connection.events(msgspec.json.encode(asked), Patience(limits, None))) as received:
         async for data in received:
-            counted = _prompt_of(data) or counted
+            counted = read(data).prompt or counted
     if not counted:
         raise EngineError(Failure.BROKEN, "the engine tells no count of tokens")
     return counted
-
-
-def _prompt_of(data: bytes) -> int:
-    try:
-        return read_chunk(data).prompt or 0
-    except ValueError:
-        raise EngineError(Failure.BROKEN, "the engine sent a chunk that cannot be read") from None
 
 
 def _number(answer: Any, name: str) -> int:

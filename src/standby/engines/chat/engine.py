@@ -15,15 +15,16 @@ from standby.config import EngineSettings
 from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
 from standby.engines.chat.connection import Connection
 from standby.engines.chat.counting import count_prompt
-from standby.engines.chat.failures import PriorityRefused, from_event
+from standby.engines.chat.failures import PriorityRefused, read
 from standby.engines.chat.patience import Limits, Pace, Patience, limits_for
 from standby.engines.chat.recognise import CACHES, DEFAULT_SLOTS, Known, look
 from standby.engines.chat.resolve import resolve_name
 from standby.engines.chat.signals import Scraper
 from standby.errors import EngineError, Failure
 from standby.records import Load
+from standby.wire.chat.chunks import Chunk
 from standby.wire.chat.dialect import GENERIC, HOST, Dialect
-from standby.wire.chat.reply import Chunk, Writing, read_chunk
+from standby.wire.chat.reply import Writing
 from standby.wire.chat.request import chat_body
 from standby.wire.messages import Accumulator, CountParams, Event, Message, MessageParams
 
@@ -103,6 +104,11 @@ class Chat:
             await self._look()
         if not self._ready:
             self._look_again()
+
+    def know(self, known: Known) -> None:
+        """Take what was found out about the engine; it is ready from now on."""
+        self._known = known
+        self._ready = not self._closed
 
     async def close(self) -> None:
         """Close every connection."""
@@ -207,7 +213,7 @@ class Chat:
         try:
             async with aclosing(self._connection.events(data, Patience(self._limits(data, 1), None))) as received:
                 async for one in received:
-                    _read(one, known.dialect)
+                    read(one)
         except EngineError as error:
             if not error.failure.retriable:
                 self._forget_priority()
@@ -225,8 +231,7 @@ class Chat:
     async def _look(self) -> Known:
         """Ask the engine who it is; a priority that has to be tried is tried beside the first work."""
         known = await look(self._connection, self._settings, given=self._given, slots=self._slots)
-        self._known = known
-        self._ready = not self._closed
+        self.know(known)
         if known.priority == "try" and known.models and (self._trying is None or self._trying.done()):
             self._trying = asyncio.ensure_future(self._try())
         return known
@@ -273,7 +278,6 @@ class _Answer:
         self, params: MessageParams, model: str, dialect: Dialect, limits: Limits, deadline_us: int | None
     ) -> None:
         self._writing = Writing(params, model=model, dialect=dialect)
-        self._dialect = dialect
         self._left = MOST_CHUNKS * params.max_tokens + SPARE_CHUNKS
         self._prompt = self._cached = self._output = 0
         self.patience = Patience(limits, deadline_us)
@@ -286,14 +290,14 @@ class _Answer:
 
     def take(self, data: bytes) -> list[Event]:
         """Take the data of one event."""
-        chunk = _read(data, self._dialect)
+        chunk = read(data)
         if _says_something(chunk):
             self.patience.token()
             self._left -= 1
             if self._left < 0:
                 raise EngineError(Failure.BROKEN, "the engine does not end its answer at max_tokens")
         if chunk.prompt is not None:
-            self._prompt, self._cached, self._output = chunk.prompt, chunk.cached, chunk.output or 0
+            self._prompt, self._cached, self._output = chunk.prompt, chunk.cached or 0, chunk.output
         events = self._writing.take(chunk)
         self.began = self.began or bool(events)
         return events
@@ -309,17 +313,6 @@ class _Answer:
             rest_s=self.patience.rest_s,
         )
         return events
-
-
-def _read(data: bytes, dialect: Dialect) -> Chunk:
-    """Read one chunk; an error in the stream is raised as the failure that it is."""
-    try:
-        chunk = read_chunk(data)
-    except ValueError:
-        raise EngineError(Failure.BROKEN, "the engine sent a chunk that cannot be read") from None
-    if chunk.is_error and not chunk.is_refusal:
-        raise from_event(data, dialect=dialect)
-    return chunk
 
 
 COUNTS = frozenset({"prompt", "cached", "output", "thought"})

@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 
 from standby.errors import EngineError, Failure
+from standby.wire.chat.chunks import Chunk, read_chunk
 from standby.wire.chat.dialect import HOST, Dialect
 
 MOST_WAIT_S = 3600.0
@@ -33,6 +34,8 @@ UNREACHABLE = (
     aiohttp.ServerFingerprintMismatch,
     aiohttp.ClientHttpProxyError,
     aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.RedirectClientError,
 )
 
 
@@ -80,19 +83,24 @@ def from_status(
     return EngineError(kind, _words(kind, status, error, dialect), retry_after_s=wait_s)
 
 
-def from_event(data: bytes, *, dialect: Dialect | None) -> EngineError:
-    """Turn an error in the middle of a stream into a failure: the item's fault only if it says so."""
+def read(data: bytes) -> Chunk:
+    """Read the data of one event of a stream; an error in it is raised as the failure that it is."""
+    try:
+        chunk = read_chunk(data)
+    except ValueError:
+        raise EngineError(Failure.BROKEN, "the engine sent a chunk that cannot be read") from None
+    if chunk.error is not None:
+        raise from_event(data, chunk.error)
+    return chunk
+
+
+def from_event(data: bytes, told: EngineError) -> EngineError:
+    """Return what an error in a stream means: as it was `told`, unless its words say it better."""
     error = error_of(data)
-    message = str(error.get("message", "")).lower()
-    if _is_about_priority(error, message):
+    if _is_about_priority(error, str(error.get("message", "")).lower()):
         return PriorityRefused(Failure.INVALID, "priority: the engine does not take it")
-    code = error.get("code")
     overflow = _overflow(error)
-    if overflow is not None or code in ITEMS_FAULT:
-        return EngineError(Failure.INVALID, overflow or _refused(int(code or 400), error, dialect))
-    if code in BUSY:
-        return EngineError(Failure.OVERLOADED, f"the engine is overloaded ({code})")
-    return EngineError(Failure.BROKEN, f"the engine gave up in the middle of the answer ({_reason(error)})")
+    return told if overflow is None else EngineError(Failure.INVALID, overflow)
 
 
 def error_of(body: bytes) -> dict[str, Any]:
@@ -152,7 +160,7 @@ def _names_no_model(status: int, error: dict[str, Any], message: str) -> bool:
 OVERFLOWS = (
     r"maximum context length is (?P<most>\d+).{0,80}?requested \d+ tokens \((?P<prompt>\d+).{0,40}?(?P<answer>\d+)",
     r"maximum context length is (?P<most>\d+).{0,80}?requested (?P<answer>\d+) output.{0,80}?(?P<prompt>\d+) input",
-    r"maximum context length is (?P<most>\d+) tokens and your request has (?P<prompt>\d+) input",
+    r"too large: (?P<answer>\d+).{0,40}?context length is (?P<most>\d+).{0,30}?has (?P<prompt>\d+) input",
     r"passed (?P<prompt>\d+) input tokens and requested (?P<answer>\d+) output.{0,80}?only (?P<most>\d+)",
     r"prompt \(length (?P<prompt>\d+)\) is longer than the maximum model length of (?P<most>\d+)",
     r"input \((?P<prompt>\d+) tokens\) is longer than the model's context length \((?P<most>\d+)",

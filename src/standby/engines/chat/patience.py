@@ -95,8 +95,8 @@ class Patience:
 
     @property
     def rest_s(self) -> float:
-        """Time since the first token."""
-        return time.monotonic() - self._began - (self.first_s or 0.0)
+        """Time spent waiting for tokens after the first."""
+        return self._answering
 
     async def wait_for(self, awaited: Awaitable[T]) -> T:
         """Wait for the next sign of life; raises `EngineError` that says which limit struck."""

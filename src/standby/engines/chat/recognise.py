@@ -9,19 +9,18 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from standby.config import EngineSettings
 from standby.engines.base import CacheProfile, Model
 from standby.engines.chat.connection import Connection
+from standby.engines.findings import How
 from standby.errors import EngineError, Failure
 from standby.records import SECOND
 from standby.wire.chat.dialect import BY_OWNER, DIALECTS, GENERIC, HOST, LLAMACPP, OLLAMA, OPENAI, SGLANG, VLLM, Dialect
 
-How = Literal["asked", "tried", "set", "assumed"]
 Priority = Literal["send", "try", "never"]
-HOWS = get_args(How)
 DEFAULT_SLOTS = 8
 """Of an engine that does not tell, such as vLLM."""
 BEHIND = 100

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from standby.engines.claude import DEFAULT_MINIMUM, find
+from standby.engines.simulated.tokens import TOOLS, TURN, count_block, count_tool
 from standby.records import SECOND, Clock
-from standby.wire.caching import Layout, Split, Ttl, account
+from standby.wire.caching import Layout, Scale, Split, Ttl, account, layout
+from standby.wire.messages import ContentParam, PromptParams, Tool
 
 LOOK_BACK = 20
 """Positions that a breakpoint looks back over, its own the first (6)."""
@@ -59,20 +62,28 @@ class PromptCache:
         """Count the entries, those that expired and were not met since included."""
         return len(self._entries)
 
-    def ask(self, workspace: str, model: str, layout: Layout, *, total: int, minimum: int) -> Asked:
-        """Look a prompt of `total` tokens up, at the start of its request; `layout` is weighed in tokens.
+    def look_up(self, params: PromptParams, *, workspace: str, model: str, total: int) -> Asked:
+        """Look the prompt of a request up, at its start: `total` tokens as `count_prompt` counts them."""
+        claude = find(model)
+        if claude is None:
+            return self.ask(workspace, model, layout(params, scale=TOKENS), total=total, minimum=DEFAULT_MINIMUM)
+        whole = layout(params, scale=TOKENS, thinking=claude.thinks, effort=claude.effort)
+        return self.ask(workspace, model, whole, total=total, minimum=claude.minimum)
+
+    def ask(self, workspace: str, model: str, whole: Layout, *, total: int, minimum: int) -> Asked:
+        """Look a prompt of `total` tokens up whose layout is weighed in tokens.
 
         What is below `minimum` tokens is neither read nor written (9).
         """
-        places = [(n, min(total, layout.blocks[n].end), layout.blocks[n].marker or "5m") for n in layout.markers]
+        places = [(n, min(total, whole.blocks[n].end), whole.blocks[n].marker or "5m") for n in whole.markers]
         places = [place for place in places if place[1] >= minimum]
         now_us = self._clock()
-        hits = [self._found((workspace, model), layout, number, now_us) for number, _, _ in places]
+        hits = [self._found((workspace, model), whole, number, now_us) for number, _, _ in places]
         best = max((hit for hit in hits if hit is not None), default=-1)
-        read = min(total, layout.blocks[best].end) if best >= 0 else 0
+        read = min(total, whole.blocks[best].end) if best >= 0 else 0
         split = account(total=total, hit=read, markers=[(tokens, ttl) for _, tokens, ttl in places])
         writes = tuple(
-            ((workspace, model, layout.blocks[number].digest), _written(ttl, now_us))
+            ((workspace, model, whole.blocks[number].digest), _written(ttl, now_us))
             for number, _, ttl in places
             if number > best
         )
@@ -86,11 +97,11 @@ class PromptCache:
         if len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
 
-    def _found(self, owner: tuple[str, str], layout: Layout, marker: int, now_us: int) -> int | None:
+    def _found(self, owner: tuple[str, str], whole: Layout, marker: int, now_us: int) -> int | None:
         """Return the number of the last block, at most 20 positions back, whose prefix is cached; refresh it (6, 7)."""
-        first = layout.blocks[marker].position - LOOK_BACK + 1
+        first = whole.blocks[marker].position - LOOK_BACK + 1
         for number in range(marker, -1, -1):
-            block = layout.blocks[number]
+            block = whole.blocks[number]
             if block.position < first:
                 return None
             if self._is_alive((*owner, block.digest), now_us):
@@ -112,3 +123,11 @@ class PromptCache:
 
 def _written(ttl: Ttl, now_us: int) -> _Entry:
     return _Entry(hour_us=now_us + HOUR_US) if ttl == "1h" else _Entry(short_us=now_us + SHORT_US)
+
+
+def _count(block: Tool | ContentParam) -> int:
+    return count_tool(block) if isinstance(block, Tool) else count_block(block)
+
+
+TOKENS = Scale(block=_count, tools=TOOLS, turn=TURN)
+"""Weighs as `count_prompt` counts. What every prompt has comes last, as the start of the answer does in the API."""

@@ -12,15 +12,22 @@ from standby.emulation.clock import MovableClock
 from standby.emulation.cue import Cue
 from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
 from standby.engines.simulated.answers import Answer, Manner, answer_to, events
+from standby.engines.simulated.cache import Asked, PromptCache
+from standby.engines.simulated.chains import chain_of
 from standby.engines.simulated.cues import Cues, NoScript, error_of
 from standby.engines.simulated.jobs import Job, Pace, late
 from standby.engines.simulated.lanes import Lanes
-from standby.engines.simulated.models import ALIASES, CLAUDES, MAX_INPUT, NAME, model_called, resolved
+from standby.engines.simulated.metrics import Metrics
+from standby.engines.simulated.models import ALIASES, CLAUDES, NAME, context_of, listed, resolved
+from standby.engines.simulated.prefixes import PerSlot, Prefixes, Shared
+from standby.engines.simulated.profiles import Profile, profile_of
 from standby.engines.simulated.prompts import Prompt, last_text, read_prompt
+from standby.engines.simulated.steps import Stepper
 from standby.engines.simulated.tokens import count_prompt
 from standby.errors import EngineError, Failure, ScriptError, invalid
 from standby.ids import random_id
 from standby.records import SECOND, Load
+from standby.wire.caching import is_marked
 from standby.wire.messages import CountParams, Event, Message, MessageParams, Usage
 
 __all__ = ["ALIASES", "CLAUDES", "NAME", "Fault", "Simulated"]
@@ -45,18 +52,21 @@ class Simulated:
         )
         self._clock = clock or MovableClock()
         self._script = script or NoScript()
-        self._pace: Pace = Lanes(
-            clock=self._clock,
-            seats=settings.slots,
-            prefill=settings.prefill_tokens_s,
-            decode=settings.decode_tokens_s,
-        )
+        self._plays = profile_of(settings)
+        self._pace = _pace(self._plays, seats=settings.slots, clock=self._clock)
+        self._cache = PromptCache(self._clock) if self._plays.name == "claude" else None
+        self._metrics = Metrics(self._plays.name, manner=settings.metrics, seats=settings.slots, seed=settings.seed)
         self._is_running = False
         self._held_back = 0
         self._attempts: Counter[bytes] = Counter()
         self._tries: Counter[bytes] = Counter()
-        self._models = [model_called(name) for name in (*CLAUDES, NAME)]
-        self._profile = EngineProfile(name=NAME, slots=settings.slots, cache=CacheProfile.NONE, yields_to_live=False)
+        self._models = listed()
+        self._profile = EngineProfile(
+            name=NAME if self._plays.name == "claude" else self._plays.name,
+            slots=settings.slots,
+            cache=self._plays.cache,
+            yields_to_live=self._plays.steps is not None and self._plays.steps.preempts,
+        )
         self.fault: Fault | None = None
 
     @property
@@ -87,7 +97,7 @@ class Simulated:
         """Answer one request after the time that its tokens take."""
         asked = _Asked(params=params, deadline_us=deadline_us, live=live, context=context)
         async with self._working(asked) as work:
-            await self._pace.reach(work.job, min(1, work.job.answer_tokens))
+            await self._begin(work)
             if work.job.answer_tokens > 1:
                 await self._pace.reach(work.job, work.job.answer_tokens)
             return work.message
@@ -103,8 +113,7 @@ class Simulated:
         """The same as events: the first when the prompt is read, then each piece after the time of a token."""
         asked = _Asked(params=params, deadline_us=deadline_us, live=live, context=context)
         async with self._working(asked) as work:
-            out = min(1, work.job.answer_tokens)
-            await self._pace.reach(work.job, out)
+            out = await self._begin(work)
             for tokens, event in events(work.message, work.answer):
                 if tokens > out:
                     out = tokens
@@ -130,8 +139,12 @@ class Simulated:
         return replace(load, slots=load.slots + self._held_back) if self._held_back else load
 
     async def signals(self) -> Signals | None:
-        """Read the engine's own metrics."""
-        return None
+        """Read the engine's own metrics, as true as the settings want them; Claude and hosted APIs have none."""
+        return self._metrics.signals(self._pace.gauges())
+
+    def metrics_text(self) -> str:
+        """Return the same in Prometheus' text format and the engine's own names; empty if there are none."""
+        return self._metrics.text(self._pace.gauges())
 
     @contextlib.asynccontextmanager
     async def _working(self, asked: _Asked) -> AsyncIterator[_Work]:
@@ -142,14 +155,37 @@ class Simulated:
             deadline_us=asked.deadline_us,
             prompt_tokens=prompt.tokens,
             answer_tokens=answer.tokens,
+            chain=chain_of(asked.params, self._plays.block) if self._plays.cache is not CacheProfile.NONE else (),
         )
         await self._pace.enter(job)
         try:
-            usage = Usage(input_tokens=prompt.tokens - job.cached, cache_read_input_tokens=job.cached)
+            cached = self._looked_up(asked, prompt)
+            usage = _usage(prompt, job) if cached is None else cached.split.usage(0)
+            if cached is not None:
+                job.cached = cached.split.read
             message = answer.message(random_id("msg"), resolved(asked.params.model), usage)
-            yield _Work(job=job, answer=answer, message=message)
+            yield _Work(job=job, answer=answer, message=message, cached=cached)
         finally:
             self._pace.leave(job)
+
+    async def _begin(self, work: _Work) -> int:
+        """Wait for the first token, if there is any; what the request wrote can be read from now on."""
+        tokens = min(1, work.job.answer_tokens)
+        await self._pace.reach(work.job, tokens)
+        if work.cached is not None:
+            work.cached.began()
+        return tokens
+
+    def _looked_up(self, asked: _Asked, prompt: Prompt) -> Asked | None:
+        """Ask Claude's prompt cache, if the request has a breakpoint."""
+        if self._cache is None or not is_marked(asked.params):
+            return None
+        return self._cache.look_up(
+            asked.params,
+            workspace=asked.context.workspace_id,
+            model=resolved(asked.params.model),
+            total=prompt.tokens,
+        )
 
     async def _admit(self, asked: _Asked) -> tuple[Prompt, Answer]:
         """Refuse what cannot be answered, then what a test or the script wants to fail; hold back what is slow."""
@@ -165,10 +201,12 @@ class Simulated:
             error = error_of(cue, attempt=self._try_number(prompt, context), is_live=asked.live)
             if error is not None:
                 raise error
-        room = MAX_INPUT - prompt.tokens
-        if room < 1:
-            raise invalid(f"prompt is too long: {prompt.tokens} tokens > {MAX_INPUT} maximum")
-        return prompt, answer_to(params, prompt, cue=cue, manner=self._manner, custom_id=context.custom_id, room=room)
+        most = context_of(params.model)
+        if prompt.tokens >= most:
+            raise invalid(f"prompt is too long: {prompt.tokens} tokens > {most} maximum")
+        return prompt, answer_to(
+            params, prompt, cue=cue, manner=self._manner, custom_id=context.custom_id, room=most - prompt.tokens
+        )
 
     def _cue_for(self, params: MessageParams, context: Context) -> Cue:
         try:
@@ -222,3 +260,27 @@ class _Work:
     job: Job
     answer: Answer
     message: Message
+    cached: Asked | None
+
+
+def _pace(plays: Profile, *, seats: int, clock: MovableClock) -> Pace:
+    prefixes: Prefixes | None = None
+    if plays.kv_is_shared:
+        at_once = plays.cache is CacheProfile.SHARED_AT_ONCE
+        prefixes = Shared(capacity=plays.kv_tokens, at_once=at_once, least=plays.least)
+    elif plays.cache is CacheProfile.PER_SLOT:
+        prefixes = PerSlot(slots=seats, capacity=plays.kv_tokens)
+    if plays.steps is not None and prefixes is not None:
+        return Stepper(clock=clock, seats=seats, steps=plays.steps, prefixes=prefixes)
+    return Lanes(
+        clock=clock,
+        seats=seats,
+        prefill=plays.prefill,
+        decode=plays.decode,
+        prefixes=prefixes,
+        refuses=plays.refuses,
+    )
+
+
+def _usage(prompt: Prompt, job: Job) -> Usage:
+    return Usage(input_tokens=prompt.tokens - job.cached, cache_read_input_tokens=job.cached)

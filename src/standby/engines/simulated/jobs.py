@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from standby.engines.simulated.chains import Chain
 from standby.errors import EngineError, Failure
 from standby.records import Load
 
@@ -17,8 +18,8 @@ class Job:
     deadline_us: int | None
     prompt_tokens: int
     answer_tokens: int
-    chain: tuple[tuple[int, int], ...] = ()
-    """The prompt cut into blocks: of each the hash of all up to its end, and the tokens up to there."""
+    chain: Chain = ()
+    """The prompt as a prefix cache sees it."""
     cached: int = 0
     """Tokens of the prompt that were not computed again; known once it has a seat."""
     started_us: int = 0
@@ -35,6 +36,8 @@ class Gauges:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    preempted: int = 0
+    """Requests that lost their seat for a while."""
 
 
 class Pace(Protocol):

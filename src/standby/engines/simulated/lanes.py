@@ -6,66 +6,79 @@ import asyncio
 
 from standby.emulation.clock import MovableClock
 from standby.engines.simulated.jobs import Gauges, Job, late
+from standby.engines.simulated.prefixes import Place, Prefixes
 from standby.engines.simulated.slots import Slots
+from standby.errors import EngineError, Failure
 from standby.records import SECOND, Load
+
+RETRY_S = 1.0
+"""When a client may come again that was refused a seat."""
 
 
 class Lanes:
     """`seats` lanes of the same two speeds, in tokens a second; 0 takes no time."""
 
-    def __init__(self, *, clock: MovableClock, seats: int, prefill: float, decode: float) -> None:
-        """Begin with all seats free."""
+    def __init__(
+        self,
+        *,
+        clock: MovableClock,
+        seats: int,
+        prefill: float = 0.0,
+        decode: float = 0.0,
+        prefixes: Prefixes | None = None,
+        refuses: bool = False,
+    ) -> None:
+        """Begin with all seats free; one that `refuses` lets nobody wait for a seat."""
         self._clock = clock
         self._slots = Slots(seats)
         self._read_us = SECOND / prefill if prefill else 0.0
         self._token_us = SECOND / decode if decode else 0.0
-        self._sums = [0, 0, 0]
+        self._prefixes = prefixes
+        self._places: dict[Job, Place] = {}
+        self._refuses = refuses
 
     async def enter(self, job: Job) -> None:
-        """Wait for a seat, live requests in front."""
+        """Wait for a seat, live requests in front; raises `EngineError`."""
         if job.deadline_us is not None and job.deadline_us <= self._clock():
             raise late()
+        if self._slots.is_full and self._refuses:
+            raise EngineError(Failure.OVERLOADED, "Too many requests at once.", retry_after_s=RETRY_S)
         if self._slots.is_full and job.deadline_us is not None:
             await self._wait(job, job.deadline_us)
         else:
             await self._slots.take(live=job.live)
         job.started_us = self._clock()
+        found = self._prefixes.admit(job.chain, job.prompt_tokens) if self._prefixes is not None else None
+        if found is not None:
+            self._places[job], job.cached = found
 
     async def reach(self, job: Job, tokens: int) -> None:
         """Sleep until this many tokens are out; even no time lets others have their turn before the first."""
-        due_us = self.due_us(job, tokens)
-        now_us = self._clock()
+        due_us = job.started_us + int((job.prompt_tokens - job.cached) * self._read_us + tokens * self._token_us)
         if job.deadline_us is not None and due_us > job.deadline_us:
             await self._clock.sleep_until(job.deadline_us)
             raise late()
-        if due_us > now_us or tokens <= 1:
+        if due_us > self._clock() or tokens <= 1:
             await self._clock.sleep_until(due_us)
-
-    def due_us(self, job: Job, tokens: int) -> int:
-        """Return when this many tokens are out."""
-        return job.started_us + int((job.prompt_tokens - job.cached) * self._read_us + tokens * self._token_us)
+        place = self._places.get(job)
+        if self._prefixes is not None and place is not None and not place.is_read:
+            self._prefixes.read(place)
 
     def leave(self, job: Job) -> None:
         """Give the seat to the next."""
         self._slots.give(live=job.live)
-        for number, tokens in enumerate((job.prompt_tokens, job.cached, job.answer_tokens)):
-            self._sums[number] += tokens
+        place = self._places.pop(job, None)
+        if self._prefixes is not None and place is not None:
+            self._prefixes.release(place)
 
     def load(self) -> Load:
         """Count who has a seat and who waits."""
         return self._slots.load()
 
     def gauges(self) -> Gauges:
-        """Say what a metric would; there is no cache to be full."""
+        """Count who has a seat and who waits; such an API has no metrics that would say more."""
         load = self.load()
-        prompt, cached, output = self._sums
-        return Gauges(
-            running=load.live + load.batch,
-            waiting=load.waiting,
-            prompt_tokens=prompt,
-            cached_tokens=cached,
-            output_tokens=output,
-        )
+        return Gauges(running=load.live + load.batch, waiting=load.waiting)
 
     async def _wait(self, job: Job, deadline_us: int) -> None:
         over = asyncio.ensure_future(self._clock.sleep_until(deadline_us))

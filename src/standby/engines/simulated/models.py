@@ -1,61 +1,61 @@
-"""Which models the simulator plays."""
+"""Which models the simulator plays: Claude's, and one called `simulated`."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from standby.engines.base import Model
+from standby.engines.claude import CATALOGUE, CHECKED, find, served
 from standby.errors import unknown_model
 from standby.records import SECOND
 from standby.wire.models import FEATURES
 
 NAME = "simulated"
-CLAUDES = (
-    "claude-fable-5-2",
-    "claude-mythos-5-2",
-    "claude-haiku-5-5",
-    "claude-sonnet-5-5",
-    "claude-fable-5-1",
-    "claude-opus-5-5",
-    "claude-mythos-5-1",
-    "claude-sonnet-5",
-    "claude-fable-5",
-    "claude-mythos-5",
-    "claude-opus-5",
-    "claude-opus-4-8",
-    "claude-opus-4-7",
-    "claude-opus-4-6",
-    "claude-sonnet-4-6",
-    "claude-haiku-4-5-20251001",
-    "claude-opus-4-5-20251101",
-    "claude-sonnet-4-5-20250929",
-)
-ALIASES = {
-    "claude-haiku-4-5": "claude-haiku-4-5-20251001",
-    "claude-opus-4-5": "claude-opus-4-5-20251101",
-    "claude-sonnet-4-5": "claude-sonnet-4-5-20250929",
-}
+CLAUDES = tuple(claude.id for claude in served(CHECKED))
+"""What is listed, newest first. Retired models answer too, and so does any other name of Claude."""
+ALIASES = {alias: claude.id for claude in CATALOGUE for alias in claude.aliases}
 CREATED_US = 1_767_225_600 * SECOND
 MAX_INPUT = 1_000_000
 MAX_OUTPUT = 128_000
 
-_LISTED = frozenset((*CLAUDES, NAME))
 
-
+@lru_cache(maxsize=1024)
 def resolved(model: str) -> str:
-    """Return the id of a name: any name of Claude is served, one that is not listed keeps its name."""
-    if model in _LISTED:
+    """Return the id of a name: any name of Claude is served, one that nobody knows keeps its name."""
+    claude = find(model)
+    if claude is not None:
+        return claude.id
+    if model == NAME or model.startswith("claude-"):
         return model
-    if model.startswith("claude-"):
-        return ALIASES.get(model, model)
     raise unknown_model(model)
 
 
-def model_called(name: str) -> Model:
-    """Describe a model."""
-    return Model(
-        id=name,
-        display_name=name.replace("-", " ").title(),
+@lru_cache(maxsize=1024)
+def context_of(model: str) -> int:
+    """Return the length of a model's context, in tokens."""
+    claude = find(model)
+    return claude.max_input_tokens if claude is not None else MAX_INPUT
+
+
+def listed() -> list[Model]:
+    """List all models, newest first."""
+    claudes = [
+        Model(
+            id=claude.id,
+            display_name=claude.display_name,
+            created_us=claude.created_us,
+            max_input_tokens=claude.max_input_tokens,
+            max_output_tokens=claude.max_output_tokens,
+            features=claude.features,
+        )
+        for claude in served(CHECKED)
+    ]
+    own = Model(
+        id=NAME,
+        display_name="Simulated",
         created_us=CREATED_US,
         max_input_tokens=MAX_INPUT,
         max_output_tokens=MAX_OUTPUT,
         features=FEATURES,
     )
+    return sorted([*claudes, own], key=lambda model: -model.created_us)

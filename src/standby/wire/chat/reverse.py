@@ -6,7 +6,9 @@
   two line ends between them; a block of another kind (a document, a search result) is the text that it became;
 * in a turn of the assistant thinking comes first, then text, then calls; thinking is signed by us;
 * in a turn of the user the results of tools come first, each as a string, images in them after all results;
-* fields without a counterpart are gone: `cache_control`, and what `request.py` lists as without effect.
+* thinking is `disabled` or `adaptive`; a result whose text begins with `Error: ` is an error;
+* fields without a counterpart are gone: `cache_control`, what `request.py` lists as without effect, and
+  `stop_sequences` where we look for them instead of the engine.
 
 A request field that the Messages API cannot express raises `InvalidParams` that names it. Without effect by decision:
 `stream`, `stream_options`, `store`, `metadata`, `service_tier`, `prompt_cache_key`, `prediction`, `seed` (best effort
@@ -42,8 +44,10 @@ _NOTHING: dict[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "modalities": (["text"],),
     "parallel_tool_calls": (True,),
+    "continue_final_message": (True,),
+    "add_generation_prompt": (False,),
 }
-"""Values that ask for nothing; others of these fields cannot be expressed."""
+"""Values that ask for nothing, or for what the Messages API does anyhow; others of these fields cannot be expressed."""
 _SAME = {"model": "model", "temperature": "temperature", "top_p": "top_p", "top_k": "top_k"}
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 _TAKEN = frozenset(

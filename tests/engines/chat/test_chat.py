@@ -3,144 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import msgspec
 import pytest
-from aiohttp import web
 
 from standby.config import EngineSettings
 from standby.engines.chat import Chat
 from standby.errors import EngineError, Failure, InvalidParams
-from standby.records import Rules
-from standby.wire.chat.dialect import GENERIC, HOST, LLAMACPP, VLLM, Dialect
-from standby.wire.messages import CountParams, MessageParams, decode_count_params, decode_params
+from standby.wire.chat.dialect import GENERIC, HOST, LLAMACPP, VLLM
+from standby.wire.messages import MessageParams
+from tests.engines.chat.scripted import Connect, Script, ask, chunk, count, stream, usage
 from tests.engines.suite import check_order, is_idle, text_of
-
-Answer = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
-MODELS = {"data": [{"id": "little-model", "created": 5, "max_model_len": 100}]}
-
-
-class Script:
-    """An engine that answers as the test says and keeps what it was sent."""
-
-    def __init__(self) -> None:
-        """Answer one token."""
-        self.sent: list[dict[str, Any]] = []
-        self.answer: Answer = stream(chunk("Hi"), chunk("", finish="stop"), usage(3, 2))
-        self.models: dict[str, Any] = MODELS
-        self.left = asyncio.Event()
-
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        """Answer a request."""
-        body = json.loads(await request.read())
-        self.sent.append(body)
-        try:
-            return await self.answer(request, body)
-        except (asyncio.CancelledError, ConnectionError):
-            self.left.set()
-            raise
-
-    async def start(self) -> tuple[web.AppRunner, str]:
-        """Listen."""
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", self.chat)
-        app.router.add_get("/v1/models", self._list)
-        app.router.add_post("/tokenize", self._tokenize)
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        return runner, f"http://127.0.0.1:{runner.addresses[0][1]}/v1/"
-
-    async def _list(self, _: web.Request) -> web.Response:
-        return web.json_response(self.models)
-
-    async def _tokenize(self, request: web.Request) -> web.Response:
-        turns = json.loads(await request.read())["messages"]
-        return web.json_response({"count": sum(len(turn["content"]) for turn in turns)})
-
-
-def chunk(text: str, *, finish: str | None = None, **more: Any) -> dict[str, Any]:
-    """Make a chunk."""
-    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish, **more}]}
-
-
-def usage(prompt: int, output: int, cached: int = 0) -> dict[str, Any]:
-    """Make the chunk with the counts."""
-    details = {"cached_tokens": cached}
-    counts = {"prompt_tokens": prompt, "completion_tokens": output, "prompt_tokens_details": details}
-    return {"choices": [], "usage": counts}
-
-
-def stream(*chunks: dict[str, Any], done: bool = True, hang: bool = False) -> Answer:
-    """Answer with these chunks, then end properly, break off, or say nothing more."""
-
-    async def answer(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(request)
-        for one in chunks:
-            await response.write(b"data: " + json.dumps(one).encode() + b"\n\n")
-        if hang:
-            await asyncio.Event().wait()
-        if done:
-            await response.write(b"data: [DONE]\n\n")
-        else:
-            assert request.transport is not None
-            request.transport.close()
-        return response
-
-    return answer
-
-
-def status(code: int, body: Any = None, **headers: str) -> Answer:
-    """Answer with an error."""
-
-    async def answer(_: web.Request, __: dict[str, Any]) -> web.StreamResponse:
-        return web.json_response(body or {}, status=code, headers=headers)
-
-    return answer
-
-
-@pytest.fixture
-async def script() -> Script:
-    """Make a scripted engine."""
-    return Script()
-
-
-@pytest.fixture
-async def connect(script: Script) -> AsyncIterator[Callable[..., Awaitable[Chat]]]:
-    """Connect adapters to it."""
-    runner, url = await script.start()
-    made: list[Chat] = []
-
-    async def make(dialect: Dialect | None = None, **settings: Any) -> Chat:
-        engine = Chat(EngineSettings(**settings), base_url=url, dialect=dialect)
-        await engine.start()
-        made.append(engine)
-        return engine
-
-    yield make
-    for engine in made:
-        await engine.close()
-    await runner.cleanup()
-
-
-Connect = Callable[..., Awaitable[Chat]]
-
-
-def ask(text: str = "Hello", **more: Any) -> MessageParams:
-    """Make params."""
-    body = {"model": "little-model", "max_tokens": 10, "messages": [{"role": "user", "content": text}], **more}
-    return decode_params(msgspec.json.encode(body), rules=Rules(), batch=False)
-
-
-def count(text: str = "Hello") -> CountParams:
-    """Make the params of a count."""
-    body = {"model": "little-model", "messages": [{"role": "user", "content": text}]}
-    return decode_count_params(msgspec.json.encode(body), rules=Rules())
 
 
 async def failure(engine: Chat, params: MessageParams | None = None, **more: Any) -> EngineError:
@@ -149,67 +22,6 @@ async def failure(engine: Chat, params: MessageParams | None = None, **more: Any
         await engine.generate(params or ask(), **more)
     assert is_idle(engine)
     return caught.value
-
-
-FAILURES = [
-    (status(429, **{"retry-after": "7"}), Failure.OVERLOADED),
-    (status(503), Failure.OVERLOADED),
-    (status(529), Failure.OVERLOADED),
-    (status(500), Failure.BROKEN),
-    (status(504), Failure.TIMEOUT),
-    (status(400, {"error": {"type": "bad_thing"}}), Failure.INVALID),
-    (status(422), Failure.INVALID),
-    (status(404, {"error": {"message": "The model `x` does not exist"}}), Failure.UNKNOWN_MODEL),
-    (status(404), Failure.UNREACHABLE),
-    (status(401), Failure.UNREACHABLE),
-    (stream(chunk("Hi"), done=False), Failure.BROKEN),
-    (stream(chunk("Hi")), Failure.BROKEN),
-    (stream({"error": {"message": "out of memory"}}), Failure.BROKEN),
-    (stream({"error": {"code": "invalid_schema"}}), Failure.INVALID),
-    (stream(chunk("", finish="stop"), usage(3, 0)), Failure.EMPTY),
-]
-
-
-@pytest.mark.parametrize(("answer", "kind"), FAILURES)
-async def test_each_failure_is_of_its_kind(script: Script, connect: Connect, answer: Answer, kind: Failure) -> None:
-    """Statuses, broken streams and empty answers become the closed set of failures."""
-    script.answer = answer
-    assert (await failure(await connect())).failure is kind
-
-
-async def test_an_overloaded_engine_says_when_to_come_back(script: Script, connect: Connect) -> None:
-    """`retry-after` is passed on."""
-    script.answer = status(429, **{"retry-after": "7"})
-    assert (await failure(await connect())).retry_after_s == 7
-
-
-async def test_an_engines_words_never_carry_the_prompt(script: Script, connect: Connect) -> None:
-    """An engine that echoes the request in its error is not repeated."""
-    script.answer = status(400, {"error": {"type": "invalid", "message": "bad input: my secret"}})
-    assert "secret" not in (await failure(await connect())).message
-
-
-async def test_a_prompt_that_is_too_long_is_said_in_the_contracts_words(script: Script, connect: Connect) -> None:
-    """llama.cpp tells both numbers."""
-    fault = {"type": "exceed_context_size_error", "n_prompt_tokens": 900, "n_ctx": 512}
-    script.answer = status(400, {"error": fault})
-    found = await failure(await connect())
-    assert (found.failure, found.message) == (Failure.INVALID, "prompt is too long: 900 tokens > 511 maximum")
-
-
-async def test_silence_before_the_first_token_times_out(script: Script, connect: Connect) -> None:
-    """Within the setting, and the connection is closed."""
-    script.answer = stream(hang=True)
-    found = await failure(await connect(first_token_timeout_s=0.1, stall_timeout_s=30.0))
-    assert found.failure is Failure.TIMEOUT
-    await asyncio.wait_for(script.left.wait(), 10)
-
-
-async def test_silence_between_tokens_times_out(script: Script, connect: Connect) -> None:
-    """Within the other setting."""
-    script.answer = stream(chunk("Hi"), hang=True)
-    found = await failure(await connect(first_token_timeout_s=30.0, stall_timeout_s=0.1))
-    assert (found.failure, found.message) == (Failure.TIMEOUT, "the engine stalled between tokens for 0.1 s")
 
 
 async def test_closing_the_stream_leaves_the_engine(script: Script, connect: Connect) -> None:
@@ -318,14 +130,14 @@ async def test_a_stop_that_nobody_names_is_found_here(script: Script, connect: C
 MARKED = [{"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}]
 
 
-@pytest.mark.parametrize(("content", "expected"), [("Hello", (30, 0)), (MARKED, (10, 20))])
+@pytest.mark.parametrize(("content", "expected"), [("Hello", (30, 0, 0)), (MARKED, (0, 10, 20))])
 async def test_cached_tokens_are_reads_only_for_who_asked(
-    script: Script, connect: Connect, content: Any, expected: tuple[int, int]
+    script: Script, connect: Connect, content: Any, expected: tuple[int, int, int]
 ) -> None:
-    """With a `cache_control` marker they are reads; without one every prompt token is input."""
+    """With a `cache_control` marker they are reads and the rest up to it was written; without one all is input."""
     script.answer = stream(chunk("Hi"), chunk("", finish="stop"), usage(30, 2, cached=20))
     found = (await (await connect()).generate(ask(messages=[{"role": "user", "content": content}]))).usage
-    assert (found.input_tokens, found.cache_read_input_tokens) == expected
+    assert (found.input_tokens, found.cache_creation_input_tokens, found.cache_read_input_tokens) == expected
 
 
 @pytest.mark.parametrize(
@@ -361,7 +173,7 @@ async def test_warming_the_cache_answers_nothing(script: Script, connect: Connec
 
 async def test_an_engine_is_recognised_by_its_list_of_models(script: Script, connect: Connect) -> None:
     """An engine names itself as the owner, and its own way of counting is used."""
-    script.models = {"data": [{"id": "little-model", "owned_by": "vllm", "max_model_len": 100}]}
+    script.pages["/v1/models"] = {"data": [{"id": "little-model", "owned_by": "vllm", "max_model_len": 100}]}
     assert await (await connect()).count_tokens(count("12345")) == 5
 
 

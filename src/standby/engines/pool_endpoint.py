@@ -1,0 +1,152 @@
+"""One endpoint of a pool: an engine, what it serves, what we have in flight there, and its breaker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from standby.config import EngineSettings
+from standby.engines.base import Engine, Model
+from standby.engines.breaker import Breaker, BreakerState
+from standby.engines.pool_meters import AWAY, EndpointMeters
+from standby.errors import ApiError, EngineError, Failure
+from standby.records import SECOND, Clock, Load
+
+
+class Endpoint:
+    """Mutable, of one event loop."""
+
+    def __init__(
+        self, name: str, engine: Engine, settings: EngineSettings, *, clock: Clock, meters: EndpointMeters | None = None
+    ) -> None:
+        """Begin with nothing in flight."""
+        self.name = name
+        self.engine = engine
+        self.models: Sequence[Model] = ()
+        """What it served when it was last asked."""
+        self.is_seen = False
+        """Whether it ever told what it serves."""
+        self.live = 0
+        self.batch = 0
+        self.breaker = Breaker(
+            most_failures=settings.breaker_failures, first_pause_us=int(settings.breaker_pause_s * SECOND)
+        )
+        self._clock = clock
+        self._meters = meters
+        self._was_ready = False
+        if meters is not None:
+            meters.watch(
+                name,
+                state=self.state,
+                live=lambda: self.live,
+                batch=lambda: self.batch,
+                slots=lambda: self.load().slots,
+            )
+
+    def came_back(self) -> bool:
+        """Whether it is ready and was not when this was last asked; it then begins anew."""
+        before, self._was_ready = self._was_ready, self.engine.ready()
+        if self._was_ready and not before:
+            self.breaker = self.breaker.renewed()
+            return True
+        return False
+
+    def is_up(self) -> bool:
+        """Whether a request may be sent there now."""
+        return self.engine.ready() and self.breaker.allows(self._clock())
+
+    def state(self) -> str:
+        """Return the breaker's state, or that the engine is away."""
+        return self.breaker.state(self._clock()) if self.engine.ready() else AWAY
+
+    def is_ready(self) -> bool:
+        """Whether work can be expected to be done there, as far as is known."""
+        return self.engine.ready() and self.breaker.state(self._clock()) is not BreakerState.OPEN
+
+    def wait_us(self) -> int:
+        """How long it will certainly get no work."""
+        return self.breaker.wait_us(self._clock())
+
+    def load(self) -> Load:
+        """What we have in flight there, and how much it can do."""
+        own = self.engine.load()
+        slots = own.slots or self.engine.profile.slots
+        return Load(live=self.live, batch=self.batch, slots=slots, waiting=own.waiting)
+
+    def serves(self, model_id: str) -> bool:
+        """Whether it listed this id."""
+        return any(model.id == model_id for model in self.models)
+
+    def turn(self, *, live: bool, deadline_us: int | None) -> Turn:
+        """Take a place for one request; enter it at once."""
+        return Turn(self, live=live, deadline_us=deadline_us)
+
+    def _count(self, change: int, *, live: bool) -> None:
+        if live:
+            self.live += change
+        else:
+            self.batch += change
+
+    def _note(self, result: str) -> None:
+        if self._meters is not None:
+            self._meters.attempts.labels(self.name, result).inc()
+
+
+class Turn:
+    """One request at one endpoint, from its place to its end; the breaker and the meters learn how it ended."""
+
+    def __init__(self, endpoint: Endpoint, *, live: bool, deadline_us: int | None) -> None:
+        """Nothing is taken before it is entered."""
+        self._endpoint = endpoint
+        self._live = live
+        self._deadline_us = deadline_us
+        self._is_trial = False
+
+    def __enter__(self) -> Self:
+        """Take the place."""
+        at = self._endpoint
+        self._is_trial = at.breaker.is_trial(at._clock())  # noqa: SLF001 - its own class
+        at.breaker = at.breaker.sent(is_trial=self._is_trial)
+        at._count(1, live=self._live)  # noqa: SLF001
+        return self
+
+    def answered(self) -> None:
+        """It began to answer: that is enough for a trial."""
+        self._endpoint.breaker = self._endpoint.breaker.succeeded(is_trial=self._is_trial)
+        self._is_trial = False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the place back."""
+        at = self._endpoint
+        at._count(-1, live=self._live)  # noqa: SLF001
+        if error is None or isinstance(error, ApiError):
+            self.answered()
+            at._note("ok" if error is None else "refused")  # noqa: SLF001
+        elif isinstance(error, EngineError):
+            self._fail(error)
+            at._note(error.failure.label)  # noqa: SLF001
+        else:
+            at.breaker = at.breaker.left(is_trial=self._is_trial)
+            at._note("left" if not isinstance(error, Exception) else Failure.BROKEN.label)  # noqa: SLF001
+
+    def _fail(self, error: EngineError) -> None:
+        at, now_us = self._endpoint, self._endpoint._clock()  # noqa: SLF001
+        if not error.failure.retriable:
+            self.answered()
+        elif error.failure is Failure.OVERLOADED:
+            # it answers, only not yet: no failure, but a trial that finds it so proves nothing either
+            at.breaker = at.breaker.left(is_trial=self._is_trial)
+            if error.retry_after_s:
+                at.breaker = at.breaker.rested(now_us, int(error.retry_after_s * SECOND))
+        elif not self._is_ours(error, now_us) and at.engine.ready():
+            at.breaker = at.breaker.failed(now_us, is_trial=self._is_trial)
+        else:
+            at.breaker = at.breaker.left(is_trial=self._is_trial)
+
+    def _is_ours(self, error: EngineError, now_us: int) -> bool:
+        """Whether only our own deadline ended it."""
+        late = self._deadline_us is not None and self._deadline_us <= now_us
+        return late and error.failure is Failure.TIMEOUT
