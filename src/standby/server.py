@@ -31,6 +31,7 @@ from standby.blobs.local import LocalBlobs
 from standby.config import EngineSettings, Settings
 from standby.emulation.stage import Stage, build_stage
 from standby.engines.base import Engine
+from standby.engines.findings import Findings
 from standby.engines.pool import Pool
 from standby.engines.pool_meters import EndpointMeters
 from standby.errors import ScriptError, SettingError, StartError
@@ -103,6 +104,13 @@ def doctor(settings: Settings) -> list[str]:
     if not (Path(settings.store.data) / "standby.db").exists():
         raise StartError(f"store.data: there is no Standby data in {settings.store.data}")
     return asyncio.run(_inspected(settings))
+
+
+def probe_engine(settings: Settings, *, model: str, deep: bool) -> Findings:
+    """Find out what the chat-completions endpoint at the URL `engine.kind` can do; `deep` lets `model` answer."""
+    from standby.engines.chat.probe import probe  # noqa: PLC0415 - heavy, loaded only if asked for
+
+    return asyncio.run(probe(settings.engine, model=model, deep=deep))
 
 
 async def _inspected(settings: Settings) -> list[str]:

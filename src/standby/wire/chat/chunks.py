@@ -53,18 +53,21 @@ def read_chunk(data: bytes) -> Chunk:
         raise ValueError(str(error)) from None
     if body.error is not None or body.object == "error":
         return Chunk(error=_failure(body.error if isinstance(body.error, dict) else {"code": body.code}))
-    choice = next((choice for choice in body.choices if not choice.index), _Choice())
-    delta = choice.delta or choice.message or _Delta()
+    choice = next((choice for choice in body.choices if not choice.index), _SILENT)
+    delta = choice.delta or choice.message or _NOTHING
     text, thinking = _content(delta)
-    stops = (choice.stop_reason, choice.matched_stop)
+    prompt, cached, output, thought = _counts(body)
     return Chunk(
         text=text,
         thinking=thinking,
         refusal=delta.refusal or "",
-        calls=_calls(delta),
+        calls=_calls(delta) if delta.tool_calls or delta.function_call else (),
         finish=choice.finish_reason,
-        stop=next((stop for stop in stops if isinstance(stop, str)), None),
-        **_counts(body),
+        stop=_stop(choice),
+        prompt=prompt,
+        cached=cached,
+        output=output,
+        thought=thought,
     )
 
 
@@ -128,6 +131,8 @@ class _Chunk(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode
+_NOTHING = _Delta()
+_SILENT = _Choice()
 
 
 def _content(delta: _Delta) -> tuple[str, str]:
@@ -168,28 +173,35 @@ def _arguments(arguments: str | dict[str, Any] | None) -> str:
     return arguments or ""
 
 
-def _counts(body: _Chunk) -> dict[str, Any]:
-    if body.usage is not None and body.usage.prompt_tokens is not None:
-        usage = body.usage
-        details, made = usage.prompt_tokens_details or _Details(), usage.completion_tokens_details or _Details()
-        hits = (details.cached_tokens, usage.prompt_cache_hit_tokens, usage.cached_tokens)
-        thoughts = (made.reasoning_tokens, usage.reasoning_tokens)
-        cached = next((hit for hit in hits if hit is not None), _timed_cache(body))
-        return {
-            "prompt": usage.prompt_tokens,
-            "cached": cached,
-            "output": usage.completion_tokens or 0,
-            "thought": next((thought for thought in thoughts if thought is not None), None),
-        }
-    if body.timings is not None and body.timings.predicted_n:
-        timings = body.timings
-        prompt = timings.prompt_n + (timings.cache_n or 0)
-        return {"prompt": prompt, "cached": timings.cache_n, "output": timings.predicted_n}
-    return {}
+def _stop(choice: _Choice) -> str | None:
+    named = (choice.stop_reason, choice.matched_stop)
+    return next((stop for stop in named if isinstance(stop, str)), None)
 
 
-def _timed_cache(body: _Chunk) -> int | None:
-    return None if body.timings is None else body.timings.cache_n
+def _counts(body: _Chunk) -> tuple[int | None, int | None, int, int | None]:
+    """Return the tokens of the prompt, those of it that were cached, those generated, and those thought."""
+    usage, timings = body.usage, body.timings
+    if usage is not None and usage.prompt_tokens is not None:
+        return usage.prompt_tokens, _cached(usage, timings), usage.completion_tokens or 0, _thoughts(usage)
+    if timings is not None and timings.predicted_n:
+        return timings.prompt_n + (timings.cache_n or 0), timings.cache_n, timings.predicted_n, None
+    return None, None, 0, None
+
+
+def _cached(usage: _Usage, timings: _Timings | None) -> int | None:
+    details = usage.prompt_tokens_details
+    if details is not None and details.cached_tokens is not None:
+        return details.cached_tokens
+    if usage.prompt_cache_hit_tokens is not None:
+        return usage.prompt_cache_hit_tokens
+    return usage.cached_tokens if usage.cached_tokens is not None or timings is None else timings.cache_n
+
+
+def _thoughts(usage: _Usage) -> int | None:
+    details = usage.completion_tokens_details
+    if details is not None and details.reasoning_tokens is not None:
+        return details.reasoning_tokens
+    return usage.reasoning_tokens
 
 
 _INVALID = frozenset({"400", "413", "422", "invalid_request_error", "badrequesterror", "exceed_context_size_error"})

@@ -59,7 +59,8 @@ class Writing:
         self._dialect = dialect
         own_calls = bool(params.tools) and mode_of(params, dialect) == "schema"
         names = names_of(params)
-        self._finder = None if sends_stops(params, dialect) else StopFinder(params.stop_sequences or ())
+        stops = params.stop_sequences or ()
+        self._finder = StopFinder(stops) if stops and not sends_stops(params, dialect) else None
         self._calls = CallFinder(names) if own_calls and names and not is_forced(params) else None
         self._whole: list[str] | None = [] if own_calls and is_forced(params) else None
         """Text that is one call as a whole."""
