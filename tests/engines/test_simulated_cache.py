@@ -200,6 +200,15 @@ def test_memory_is_bounded() -> None:
     assert reads == [10, 0, 10]
 
 
+def test_it_can_begin_anew() -> None:
+    """One test of a client does not read what another one wrote."""
+    world, layout = World(), prompt("abc", {2: "1h"})
+    world.ask(layout)
+    world.cache.forget()
+    assert len(world.cache) == 0
+    assert world.ask(layout) == Split(write_1h=30, input=5)
+
+
 # As a request asks
 
 

@@ -17,8 +17,8 @@ from standby.store.base import Store
 
 PATIENCE_S = 120.0
 LOOK_S = 0.002
-CALM_LOOKS = 2
-"""Looks in a row that must find everything at rest: a request may be between two states."""
+CALM_PASSES = 2
+"""Passes of the worker, the first of which began before, that must change nothing."""
 
 
 class Rest:
@@ -37,12 +37,14 @@ class Rest:
 
     async def settle(self, *, patience_s: float = PATIENCE_S) -> bool:
         """Wait until everything that is due has happened; False if it still goes on after `patience_s`."""
-        until, calm = time.monotonic() + patience_s, 0
-        while calm < CALM_LOOKS:
+        until, calm_since = time.monotonic() + patience_s, None
+        while calm_since is None or self._worker.passes < calm_since + CALM_PASSES:
             if time.monotonic() > until:
                 return False
-            calm = calm + 1 if await self._is_calm() else 0
+            self._worker.look_again()
             await asyncio.sleep(LOOK_S)
+            is_calm, passes = await self._is_calm(), self._worker.passes
+            calm_since = (passes if calm_since is None else calm_since) if is_calm else None
         return True
 
     async def empty(self, *, grace_s: float) -> None:
@@ -58,7 +60,6 @@ class Rest:
         await self._sweeper.run_once(is_tidying=True)
 
     async def _is_calm(self) -> bool:
-        self._worker.wake.set()
         done = await self._sweeper.run_once(is_tidying=True)
         if done.sealed or done.archived or done.erased:
             return False

@@ -78,6 +78,8 @@ class Worker:
         self._budgets: dict[str, RetryBudget] = {}
         self._full: set[str] = set()
         self._spent: set[str] = set()
+        self.passes = 0
+        """Passes that came to their end."""
         self._held: dict[BatchId, list[HeldRun]] = {}
         self._turns: deque[BatchId] = deque()
         self._in_flight = 0
@@ -102,6 +104,7 @@ class Worker:
             is_more = self._dispatch(allowed)
         self._meters.in_flight.set(self._in_flight)
         self._meters.held_runs.set(sum(1 for _ in self._runs()))
+        self.passes += 1
         return 0.0 if is_more else TICK_S
 
     async def renew_once(self) -> float | None:
@@ -136,6 +139,11 @@ class Worker:
         """Make its leases outlast a clock that is about to be moved to this moment."""
         if self._held:
             await self._store.renew_leases(holder=self.holder, now_us=self._clock(), until_us=self._until(until_us))
+
+    def look_again(self) -> None:
+        """Let the next pass come at once and look at everything, however short ago it was looked at."""
+        self._checked_us = self._looked_us = 0
+        self.wake.set()
 
     def is_at_rest(self, *, asleep: int) -> bool:
         """Whether all that it can do is done, while the engine lets `asleep` requests wait for a moment to come."""

@@ -62,6 +62,10 @@ class PromptCache:
         """Count the entries, those that expired and were not met since included."""
         return len(self._entries)
 
+    def forget(self) -> None:
+        """Begin empty again."""
+        self._entries.clear()
+
     def look_up(self, params: PromptParams, *, workspace: str, model: str, total: int) -> Asked:
         """Look the prompt of a request up, at its start: `total` tokens as `count_prompt` counts them."""
         claude = find(model)
