@@ -255,11 +255,20 @@ def _one_engine(name: str, own: EngineSettings, settings: Settings, stage: Stage
 
         return Local(own, backend="openvino" if kind == "local" else "llamacpp")
     if kind.startswith(("http://", "https://")):
-        from standby.engines.chat import Chat  # noqa: PLC0415 - heavy, loaded only if chosen
-
-        return Chat(own, base_url=kind)
+        return _remote_engine(name, own)
     at = f"endpoints.{name}.kind" if settings.endpoints else "engine.kind"
     raise SettingError(f"{at}: must be local, llamacpp, simulated or a URL, not {kind!r}")
+
+
+def _remote_engine(name: str, own: EngineSettings) -> Engine:
+    from standby.engines.chat import Chat  # noqa: PLC0415 - heavy, loaded only if chosen
+    from standby.engines.messages import Either, Messages  # noqa: PLC0415 - the same
+
+    chat = functools.partial(Chat, own, base_url=own.kind)
+    messages = functools.partial(Messages, own, base_url=own.kind, name=name)
+    if own.api == "auto":
+        return Either(own, base_url=own.kind, name=name, chat=chat, messages=messages)
+    return messages() if own.api == "messages" else chat()
 
 
 def welcome(settings: Settings, listener: socket.socket) -> Iterator[str]:

@@ -13,7 +13,7 @@ from standby.records import SECOND
 
 NEW = Breaker(most_failures=3, first_pause_us=5 * SECOND)
 steps = st.lists(
-    st.tuples(st.sampled_from(["send", "succeed", "fail", "leave", "rest", "renew"]), st.integers(0, 90 * SECOND)),
+    st.tuples(st.sampled_from(["send", "succeed", "fail", "leave", "rest", "return"]), st.integers(0, 90 * SECOND)),
     max_size=60,
 )
 
@@ -87,6 +87,14 @@ def test_an_endpoint_that_asks_for_time_gets_it_up_to_a_minute() -> None:
     assert NEW.rested(0, 3600 * SECOND).wait_us(0) == MOST_PAUSE_US
 
 
+def test_one_that_comes_back_is_tried_at_once() -> None:
+    """By one request; how often it failed before still counts for the next pause."""
+    back = fail(NEW, 3).came_back(SECOND)
+    assert back.state(SECOND) is BreakerState.HALF_OPEN
+    assert fail(back, 1, now_us=SECOND).wait_us(SECOND) == 10 * SECOND
+    assert NEW.came_back(SECOND) == NEW
+
+
 @pytest.mark.parametrize("failures", [1, 1000])
 def test_zero_never_opens(failures: int) -> None:
     """`breaker_failures = 0` switches it off."""
@@ -109,8 +117,8 @@ def test_whatever_happens_it_is_never_shut_for_ever(steps: list[tuple[str, int]]
             breaker = ended(breaker, what, now_us, is_trial=is_trial)
         elif what == "rest":
             breaker = breaker.rested(now_us, wait_us)
-        elif what == "renew":
-            breaker, trials, plain = breaker.renewed(), 0, 0
+        elif what == "return":
+            breaker = breaker.came_back(now_us)
         assert trials <= 1
         assert breaker.wait_us(now_us) <= MOST_PAUSE_US
         assert breaker.allows(now_us + breaker.wait_us(now_us)) or trials == 1

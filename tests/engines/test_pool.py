@@ -100,8 +100,8 @@ class Clerk:
             for number, event in enumerate(events_of(self._message(params.model))):
                 if self.fault is not None and number >= self.fault_after:
                     raise self.fault
-                yield event
                 await self.gate.wait()
+                yield event
         except (GeneratorExit, asyncio.CancelledError):
             self.left += 1
             raise

@@ -94,9 +94,9 @@ class Breaker:
         until_us = now_us + min(for_us, MOST_PAUSE_US)
         return replace(self, rests_until_us=max(self.rests_until_us, until_us))
 
-    def renewed(self) -> Breaker:
-        """It was away and came back: what was before does not count."""
-        return replace(self, failures=0, openings=0, open_until_us=0, has_trial=False, rests_until_us=0)
+    def came_back(self, now_us: int) -> Breaker:
+        """It was away and is there again: if it was open, one request may try at once."""
+        return replace(self, open_until_us=min(self.open_until_us, now_us))
 
     def _opened(self, now_us: int) -> Breaker:
         pause_us = min(MOST_PAUSE_US, self.first_pause_us * 2 ** min(self.openings, 32))

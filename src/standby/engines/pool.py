@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -30,7 +30,7 @@ from standby.engines.pool_endpoint import Endpoint
 from standby.engines.pool_meters import EndpointMeters
 from standby.errors import EngineError, Failure, InvalidParams, unknown_model
 from standby.records import SECOND, Clock, Load
-from standby.wire.messages import CountParams, Event, Message, MessageParams
+from standby.wire.messages import Accumulator, CountParams, Event, Message, MessageParams
 
 SPILLS = frozenset({Failure.UNREACHABLE, Failure.OVERLOADED})
 """After these another endpoint is tried."""
@@ -136,7 +136,11 @@ class Pool:
         while True:
             endpoint = await self._take(seeking)
             try:
-                with endpoint.turn(live=live, deadline_us=deadline_us):
+                with endpoint.turn(live=live, deadline_us=deadline_us) as turn:
+                    if turn.is_trial:
+                        # its first event lets others in; they need not wait for the whole answer
+                        events = endpoint.engine.stream(params, deadline_us=deadline_us, live=live, context=context)
+                        return await _collected(events, turn.answered)
                     return await endpoint.engine.generate(params, deadline_us=deadline_us, live=live, context=context)
             except EngineError as error:
                 seeking.failed(endpoint, error)
@@ -353,6 +357,15 @@ class _Seeking:
             raise error
         self.tried.append(endpoint)
         self.fault = error
+
+
+async def _collected(events: AsyncIterator[Event], begun: Callable[[], None]) -> Message:
+    whole = Accumulator()
+    async with aclosing(events) as found:  # type: ignore[type-var]
+        async for event in found:
+            begun()
+            whole.add(event)
+    return whole.message
 
 
 async def _resolves(engine: Engine, model_id: str) -> bool:

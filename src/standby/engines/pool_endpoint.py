@@ -45,10 +45,10 @@ class Endpoint:
             )
 
     def came_back(self) -> bool:
-        """Whether it is ready and was not when this was last asked; it then begins anew."""
+        """Whether it is ready and was not when this was last asked; it is then tried at once."""
         before, self._was_ready = self._was_ready, self.engine.ready()
         if self._was_ready and not before:
-            self.breaker = self.breaker.renewed()
+            self.breaker = self.breaker.came_back(self._clock())
             return True
         return False
 
@@ -103,6 +103,11 @@ class Turn:
         self._deadline_us = deadline_us
         self._is_trial = False
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether others wait for how it goes."""
+        return self._is_trial
+
     def __enter__(self) -> Self:
         """Take the place."""
         at = self._endpoint
@@ -141,7 +146,7 @@ class Turn:
             at.breaker = at.breaker.left(is_trial=self._is_trial)
             if error.retry_after_s:
                 at.breaker = at.breaker.rested(now_us, int(error.retry_after_s * SECOND))
-        elif not self._is_ours(error, now_us) and at.engine.ready():
+        elif not self._is_ours(error, now_us):
             at.breaker = at.breaker.failed(now_us, is_trial=self._is_trial)
         else:
             at.breaker = at.breaker.left(is_trial=self._is_trial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -47,7 +48,11 @@ class EndpointMeters:
     ) -> None:
         """Read these numbers of an endpoint whenever the metrics are read."""
         for each in STATES:
-            self._state.labels(name, each).set_function(lambda each=each: float(state() == each))
+            self._state.labels(name, each).set_function(functools.partial(_is_in, state, each))
         self._in_flight.labels(name, "live").set_function(lambda: float(live()))
         self._in_flight.labels(name, "batch").set_function(lambda: float(batch()))
         self._slots.labels(name).set_function(lambda: float(slots()))
+
+
+def _is_in(state: Callable[[], str], wanted: str) -> float:
+    return float(state() == wanted)

@@ -335,8 +335,10 @@ def _merged(block: dict[str, Any], parts: list[dict[str, Any]]) -> OtherBlock:
                 block["citations"] = [*(block.get("citations") or ()), value]
             elif key == "type":
                 continue
-            elif isinstance(before, (str, list)) and isinstance(value, type(before)):
+            elif isinstance(before, str) and isinstance(value, str):
                 block[key] = before + value
+            elif isinstance(before, list) and isinstance(value, list):
+                block[key] = [*before, *value]
             else:
                 block[key] = value
     if text.strip():
