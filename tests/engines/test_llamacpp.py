@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from importlib.metadata import version as version_of
+from typing import ClassVar
 
 import pytest
 
@@ -8,7 +10,8 @@ from standby.config import EngineSettings
 from standby.engines.base import CacheProfile, Engine
 from standby.engines.chat import Chat
 from tests.engines.conftest import RunningHost
-from tests.engines.suite import PROMPT, EngineSuite, text_of
+from tests.engines.features import Feature, Lack
+from tests.engines.suite import EngineSuite
 
 pytestmark = pytest.mark.real
 
@@ -17,6 +20,18 @@ class TestLlamaCpp(EngineSuite):
     """llama.cpp's own server, recognised by what it says of itself."""
 
     model = "claude-anything"
+    key = "llamacpp-chat"
+    title = "llama.cpp (chat)"
+    lacks: ClassVar[Mapping[Feature, Lack]] = {
+        Feature.PRIORITY: Lack(why="it has none; batches leave a place free instead"),
+        Feature.IMAGES: Lack(field="messages.0.content.0.type", why="a model of text"),
+        Feature.THINKING: Lack(why="the model does not think; the switch reaches its template"),
+    }
+
+    @staticmethod
+    def version() -> str:
+        """Say which release was asked."""
+        return f"xllamacpp {version_of('xllamacpp')}, SmolLM2-135M-Instruct Q4_1"
 
     @pytest.fixture
     async def engine(self, llamacpp_host: RunningHost) -> AsyncIterator[Engine]:
@@ -25,16 +40,3 @@ class TestLlamaCpp(EngineSuite):
         await engine.start()
         yield engine
         await engine.close()
-
-    async def test_it_goes_on_with_an_assistant_turn(self, engine: Engine) -> None:
-        """A last assistant turn is the beginning of the answer and not repeated in it."""
-        turns = [{"role": "user", "content": "Count to ten."}, {"role": "assistant", "content": "One, two,"}]
-        message = await engine.generate(self.ask(messages=turns))
-        assert text_of(message)
-        assert not text_of(message).startswith("One, two,")
-
-    async def test_a_longer_prompt_counts_more(self, engine: Engine) -> None:
-        """The same, with a system text longer than the one that the model's template puts in by itself."""
-        short = await engine.count_tokens(self.count())
-        assert 0 < short < await engine.count_tokens(self.count(PROMPT * 5))
-        assert short < await engine.count_tokens(self.count(system="You are a sailor who says little. " * 4))

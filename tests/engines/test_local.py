@@ -5,10 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -22,8 +23,9 @@ from standby.records import Rules
 from standby.wire.chat.dialect import HOST
 from standby.wire.messages import Event, MessageParams, decode_params
 from tests.engines.conftest import RunningHost
+from tests.engines.features import Feature, Lack
 from tests.engines.hostclient import LONG_TEXT, HostClient, ending, text_of
-from tests.engines.suite import PROMPT, EngineSuite
+from tests.engines.suite import EngineSuite
 from tests.host.test_grammar import GOOD
 
 pytestmark = pytest.mark.real
@@ -40,6 +42,17 @@ class TestOpenVino(EngineSuite):
     """The embedded engine behind the adapter that drives it."""
 
     model = "claude-anything"
+    key = "host"
+    title = "embedded host"
+    lacks: ClassVar[Mapping[Feature, Lack]] = {
+        Feature.IMAGES: Lack(field="messages.0.content.0.type", why="models of text"),
+        Feature.THINKING: Lack(field="thinking.type", why="no model that thinks"),
+    }
+
+    @staticmethod
+    def version() -> str:
+        """Say which release was asked."""
+        return f"openvino-genai {version_of('openvino-genai')}, SmolLM2-135M-Instruct Q4_1"
 
     @pytest.fixture
     async def engine(self, openvino_host: RunningHost) -> AsyncIterator[Engine]:
@@ -48,12 +61,6 @@ class TestOpenVino(EngineSuite):
         await engine.start()
         yield engine
         await engine.close()
-
-    async def test_a_longer_prompt_counts_more(self, engine: Engine) -> None:
-        """The same, with a system text longer than the one that the model's template puts in by itself."""
-        short = await engine.count_tokens(self.count())
-        assert 0 < short < await engine.count_tokens(self.count(PROMPT * 5))
-        assert short < await engine.count_tokens(self.count(system="You are a sailor who says little. " * 4))
 
 
 @pytest.fixture

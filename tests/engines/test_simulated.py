@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import pytest
-from tests.engines.features import Feature, Lack
 
 from standby.config import SimulatorSettings
 from standby.engines.base import Engine
@@ -17,6 +16,7 @@ from standby.engines.simulated.slots import Slots
 from standby.errors import EngineError, Failure, InvalidParams
 from standby.records import SECOND, Load
 from standby.wire.messages import ContentBlockDelta, MessageParams, MessageStart, ToolUseBlock, accumulate
+from tests.engines.features import Feature, Lack
 from tests.engines.simulating import Held, ask, count, finish, started
 from tests.engines.suite import EngineSuite, is_idle, text_of, until
 
@@ -35,15 +35,11 @@ class TestSimulated(EngineSuite):
     """At once."""
 
     model = "claude-opus-5-5"
-    key = "simulated"
-    title = "simulator"
     cacheable = 800
-    lacks: ClassVar[Mapping[Feature, Lack]] = LACKS
-
-    @staticmethod
-    def version() -> str:
-        """It comes with Standby."""
-        return f"standby {version_of('standby')}, at once"
+    lacks: ClassVar[Mapping[Feature, Lack]] = {
+        **LACKS,
+        Feature.PRIORITY: Lack(why="it takes no time, so that nobody waits"),
+    }
 
     @pytest.fixture
     async def engine(self) -> AsyncIterator[Engine]:
@@ -57,8 +53,15 @@ class TestSimulated(EngineSuite):
 class TestSlowSimulated(EngineSuite):
     """In the time of its tokens, with few slots."""
 
+    key = "simulated"
+    title = "simulator"
     cacheable = 800
     lacks: ClassVar[Mapping[Feature, Lack]] = LACKS
+
+    @staticmethod
+    def version() -> str:
+        """It comes with Standby."""
+        return f"standby {version_of('standby')}"
 
     @pytest.fixture
     async def engine(self) -> AsyncIterator[Engine]:
