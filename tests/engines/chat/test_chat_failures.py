@@ -179,6 +179,7 @@ BOTH = (
     "input length and `max_tokens` exceed context limit: 2000 + 5000 > 4096, decrease input length or `max_tokens` and "
     "try again"
 )
+UNSAID = "prompt is too long for the context of this model"
 TOO_LONG = {
     """This model's maximum context length is 4096 tokens. However, you requested 9100 tokens (9000 in the messages,
     100 in the completion). Please reduce the length of the messages or completion.""": LONG,
@@ -188,12 +189,19 @@ TOO_LONG = {
     and your request has 2000 input tokens (5000 > 4096 - 2000).""": BOTH,
     """You passed 2000 input tokens and requested 5000 output tokens. However, the model's context length is only
     4096 tokens, resulting in a maximum input length of 0 tokens.""": BOTH,
+    """This model's maximum context length is 4096 tokens. However, your prompt contains at least 9000 input tokens,
+    which exceeds this limit even without any output tokens. Please reduce the length of the input prompt.""": LONG,
+    """This model's maximum context length is 4096 tokens. However, your prompt contains 99000 characters (more than
+    81920 characters, which is the upper bound for 4096 input tokens).""": UNSAID,
+    "Input length (9000) exceeds model's maximum context length (4096).": LONG,
+    """The decoder prompt (length 4097) plus the number of requested output tokens (at least 1) is longer than the
+    maximum model length of 4097.""": "prompt is too long: 4097 tokens > 4096 maximum",
     "The decoder prompt (length 9000) is longer than the maximum model length of 4096. my secret": LONG,
     "The input (9000 tokens) is longer than the model's context length (4096 tokens).": LONG,
     """Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total of
     7000 tokens: 2000 tokens from the input messages and 5000 tokens for the completion.""": BOTH,
     "This model's maximum context length is 4096 tokens. However, your messages resulted in 9000 tokens.": LONG,
-    "the request exceeds the available context size, my secret": "prompt is too long for the context of this model",
+    "the request exceeds the available context size, my secret": UNSAID,
 }
 
 
@@ -258,10 +266,17 @@ def test_a_server_without_a_tool_parser_is_said_to_be_one() -> None:
     assert "engine.tools" in found.message
 
 
-def test_a_model_without_eyes_is_said_to_be_one() -> None:
-    """Engines refuse images in their own words."""
-    found = refusal(400, {"error": {"message": "At most 0 image(s) may be provided in one prompt."}})
-    assert found.message == "messages: the model behind this name takes no images"
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (400, "At most 0 image(s) may be provided in one prompt."),
+        (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"),
+    ],
+)
+def test_a_model_without_eyes_is_said_to_be_one(code: int, words: str) -> None:
+    """Engines refuse images in their own words; llama.cpp calls it its own failure, but no retry would help."""
+    found = refusal(code, {"error": {"message": words, "code": code}})
+    assert (found.failure, found.message) == (Failure.INVALID, "messages: the model behind this name takes no images")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from aiohttp import web
 from standby.config import EngineSettings
 from standby.engines.base import CacheProfile, Model
 from standby.engines.chat import Chat, resolve_name
-from standby.engines.chat.recognise import CACHES, Told, conclude, features_of, sglang_told
+from standby.engines.chat.recognise import CACHES, Told, conclude, features_of, sglang_told, vllm_told
 from standby.errors import InvalidParams
 from standby.wire.chat.dialect import DIALECTS, GENERIC, HOST, LLAMACPP, OLLAMA, OPENAI, SGLANG, VLLM, Dialect
 from tests.engines.chat.scripted import Connect, Script, ask, count, status, stream, usage
@@ -164,6 +164,11 @@ def test_features_are_named_as_models_show_them() -> None:
     assert features_of(HOST) == {"structured_outputs"}
 
 
+def policy(name: str) -> dict[str, Any]:
+    """Tell what vLLM's `/server_info` does of its scheduler."""
+    return {"vllm_config": {"scheduler_config": {"policy": name, "max_num_seqs": 256}}}
+
+
 Order = Callable[[int], int]
 """Which of two waiting requests an engine takes first: the one with the smaller value."""
 LOWER_FIRST: Order = int
@@ -173,6 +178,7 @@ RULES: list[tuple[Dialect, Told, EngineSettings, Order, int]] = [
     # dialect, what it said, settings, the engine's own rule, what a request without a priority counts as there
     (HOST, Told(), EngineSettings(), LOWER_FIRST, 0),
     (VLLM, Told(), EngineSettings(priority="on"), LOWER_FIRST, 0),
+    (VLLM, vllm_told({}, policy("priority"), b""), EngineSettings(), LOWER_FIRST, 0),
     (SGLANG, sglang_told({**INFO, "default_priority_value": 0}), EngineSettings(), HIGHER_FIRST, 0),
     (SGLANG, sglang_told({**INFO, "default_priority_value": 7}), EngineSettings(), HIGHER_FIRST, 7),
     (
@@ -198,6 +204,7 @@ def test_batches_are_behind_live_traffic_by_the_engines_own_rule(
 UNSENT: list[tuple[Dialect, Told, EngineSettings]] = [
     (VLLM, Told(), EngineSettings()),  # not before it was tried
     (VLLM, Told(), EngineSettings(priority="off")),
+    (VLLM, vllm_told({}, policy("fcfs"), b""), EngineSettings()),
     (HOST, Told(), EngineSettings(priority="off")),
     (SGLANG, Told(), EngineSettings()),  # it does not say
     (SGLANG, sglang_told(INFO), EngineSettings()),  # an unset priority ranks lowest there: below our batches

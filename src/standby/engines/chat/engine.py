@@ -218,7 +218,7 @@ class Chat:
             if not error.failure.retriable:
                 self._forget_priority()
             return False
-        self._learn_priority(known.dialect.with_priority(), "send", "it took one")
+        self._learn_priority(known.dialect.with_priority(), "send", "it took one; whether it heeds it, it does not say")
         return True
 
     def _body(self, params: MessageParams, model: str, *, live: bool) -> dict[str, Any]:

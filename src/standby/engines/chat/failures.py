@@ -79,6 +79,8 @@ def from_status(
     kind = kind_of(status)
     if _names_no_model(status, error, message):
         kind = Failure.UNKNOWN_MODEL
+    elif _known(message):
+        kind = Failure.INVALID
     wait_s = retry_after_s(headers, now) if kind.retriable else None
     return EngineError(kind, _words(kind, status, error, dialect), retry_after_s=wait_s)
 
@@ -162,7 +164,9 @@ OVERFLOWS = (
     r"maximum context length is (?P<most>\d+).{0,80}?requested (?P<answer>\d+) output.{0,80}?(?P<prompt>\d+) input",
     r"too large: (?P<answer>\d+).{0,40}?context length is (?P<most>\d+).{0,30}?has (?P<prompt>\d+) input",
     r"passed (?P<prompt>\d+) input tokens and requested (?P<answer>\d+) output.{0,80}?only (?P<most>\d+)",
-    r"prompt \(length (?P<prompt>\d+)\) is longer than the maximum model length of (?P<most>\d+)",
+    r"prompt \(length (?P<prompt>\d+)\).{0,80}?longer than the maximum model length of (?P<most>\d+)",
+    r"maximum context length is (?P<most>\d+).{0,60}?contains (at least )?(?P<prompt>\d+) input tokens, which",
+    r"input length \((?P<prompt>\d+)\) exceeds model's maximum context length \((?P<most>\d+)",
     r"input \((?P<prompt>\d+) tokens\) is longer than the model's context length \((?P<most>\d+)",
     r"maximum context length of (?P<most>\d+).{0,80}?: (?P<prompt>\d+) tokens from the input.{0,40}?(?P<answer>\d+)",
     r"maximum context length is (?P<most>\d+).{0,60}?resulted in (?P<prompt>\d+)",
@@ -192,7 +196,7 @@ def _too_long(found: dict[str, str | None]) -> str:
             f"input length and `max_tokens` exceed context limit: {prompt} + {answer} > {most}, decrease input length "
             "or `max_tokens` and try again"
         )
-    return f"prompt is too long: {prompt} tokens > {most} maximum"
+    return f"prompt is too long: {prompt} tokens > {min(most, prompt - 1)} maximum"
 
 
 KNOWN = (
@@ -205,7 +209,7 @@ KNOWN = (
         "messages: the model behind this name takes no images",
     ),
 )
-"""Refusals that are known by a phrase, and what to say instead."""
+"""Refusals that are known by a phrase, whatever their status (llama.cpp's is 500), and what to say instead."""
 FIELDS = {
     "max_completion_tokens": "max_tokens",
     "response_format": "output_config.format",
@@ -219,12 +223,15 @@ def _refused(status: int, error: dict[str, Any], dialect: Dialect | None) -> str
     message = error.get("message")
     if dialect is not None and dialect.name == HOST.name and isinstance(message, str):
         return message
-    for phrases, words in KNOWN:
-        if any(phrase in str(message).lower() for phrase in phrases):
-            return words
+    if known := _known(str(message).lower()):
+        return known
     field = _field(error)
     said = f"the engine refuses {'it' if field else 'the request'} ({status}, {_reason(error)})"
     return f"{field}: {said}" if field else said
+
+
+def _known(message: str) -> str:
+    return next((words for phrases, words in KNOWN if any(phrase in message for phrase in phrases)), "")
 
 
 def _field(error: dict[str, Any]) -> str:

@@ -242,8 +242,10 @@ async def _details(connection: Connection, dialect: Dialect, entries: Sequence[d
         case "sglang":
             return sglang_told(await _server_info(connection))
         case "vllm":
-            version, metrics = await asyncio.gather(page(connection, "/version"), _metrics(connection))
-            return vllm_told(version, metrics)
+            version, info, metrics = await asyncio.gather(
+                page(connection, "/version"), page(connection, "/server_info?config_format=json"), _metrics(connection)
+            )
+            return vllm_told(version, info, metrics)
         case "ollama":
             return await _ollama(connection, entries)
         case _:
@@ -288,11 +290,22 @@ def sglang_told(info: Mapping[str, Any]) -> Told:
     return replace(told, ranks=ranks, priority="send", why_priority="it runs with --enable-priority-scheduling")
 
 
-def vllm_told(version: Mapping[str, Any], metrics: bytes) -> Told:
-    """Read vLLM's `/version`, and from its metrics whether the prefix cache is on."""
+def vllm_told(version: Mapping[str, Any], info: Mapping[str, Any], metrics: bytes) -> Told:
+    """Read vLLM's `/version`, its policy (told in its development mode only), and whether the prefix cache is on.
+
+    Older versions refuse a priority without `--scheduling-policy priority`; newer ones take it and do not heed it.
+    """
     found = re.search(rb'^vllm:cache_config_info\{[^}\n]*enable_prefix_caching="(\w+)"', metrics, re.MULTILINE)
-    caches = None if found is None else found[1].lower() == b"true"
-    return Told(version=str(version.get("version") or ""), caches=caches)
+    told = Told(
+        version=str(version.get("version") or ""), caches=None if found is None else found[1].lower() == b"true"
+    )
+    config = info.get("vllm_config")
+    scheduler = config.get("scheduler_config") if isinstance(config, dict) else None
+    policy = scheduler.get("policy") if isinstance(scheduler, dict) else None
+    if policy is None:
+        return told
+    heeds: Priority = "send" if policy == "priority" else "never"
+    return replace(told, priority=heeds, why_priority=f"it runs with --scheduling-policy {policy}")
 
 
 async def _ollama(connection: Connection, entries: Sequence[dict[str, Any]]) -> Told:
