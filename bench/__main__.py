@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.chat import chat_rows
 from bench.measure import machine
-from bench.rows import Row, create_rows, dispatch_row, growth_rows, results_row
+from bench.rows import Row, create_rows, dispatch_row, emulator_rows, growth_rows, results_row
 
 MARK = "<!-- figures: written by `make bench` -->"
 
@@ -19,7 +19,9 @@ def main() -> int:
     """Measure and print; exit 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the sizes, one run: to see that it works")
-    parser.add_argument("--only", metavar="NAME", choices=["create", "results", "dispatch", "growth", "chat"])
+    parser.add_argument(
+        "--only", metavar="NAME", choices=["create", "results", "dispatch", "growth", "chat", "emulator"]
+    )
     parser.add_argument("--write", metavar="FILE", type=Path, help="put the table into this page")
     chosen = parser.parse_args()
     small, runs = (10, 1) if chosen.quick else (1, 3)
@@ -29,6 +31,7 @@ def main() -> int:
         "dispatch": lambda: dispatch_row(runs, items=20_000 // small),
         "growth": lambda: growth_rows(sizes=tuple(size // small for size in (1_000, 10_000, 100_000))),
         "chat": lambda: chat_rows(6 if runs > 1 else 1, items=160 // small, window=16),
+        "emulator": lambda: emulator_rows(runs, items=100_000 // small),
     }
     rows: list[Row] = []
     for name, group in groups.items():
