@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from standby.host.formats import FORMATS
 from standby.host.grammar import check_schema
 
 GOOD: list[dict[str, Any]] = [
@@ -18,26 +19,78 @@ GOOD: list[dict[str, Any]] = [
     {"$ref": "#/$defs/A", "$defs": {"A": {"type": "object", "properties": {"b": {"$ref": "#/$defs/A"}}}}},
     {"title": "t", "description": "d", "type": "string", "minLength": 1, "maxLength": 9},
 ]
+NODE = {"type": "object", "properties": {"v": {"type": "integer"}, "next": {"$ref": "#/$defs/Node"}}, "required": ["v"]}
+GOOD += [
+    {"type": "string", "pattern": "^[A-Z]{2,3}-\\d{4}$"},
+    {"type": "string", "pattern": '["\\\\]a+?(b|c)?\\u00e9$'},
+    *({"type": "string", "format": form} for form in FORMATS),
+    {"type": "number", "minimum": -0.5, "maximum": 12.25},
+    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    {"type": "integer", "exclusiveMinimum": 9, "maximum": 1001},
+    {"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}], "items": False, "minItems": 2},
+    {"type": "array", "prefixItems": [{"type": "null"}], "items": {"type": "boolean"}, "minItems": 1, "maxItems": 3},
+    {"enum": ["a", 2.5, True, None, [1, "x"], {"k": "v"}], "minLength": 1},
+    {"type": "string", "enum": ["yes", 1, "no"]},
+    {"$ref": "#/$defs/Node", "$defs": {"Node": NODE}},
+    {"allOf": [{"$ref": "#/$defs/A"}, {"properties": {"b": {"minimum": 3}}}], "$defs": {"A": NODE, "Node": NODE}},
+    {"allOf": [{"type": ["string", "null"], "minLength": 2}, {"type": "string", "maxLength": 4}]},
+    {"oneOf": [{"type": "string", "maxLength": 3}, {"type": "integer"}]},
+    {
+        "oneOf": [
+            {"type": "object", "properties": {"kind": {"const": k}, k: {"type": "boolean"}}, "required": ["kind", k]}
+            for k in ("cat", "dog")
+        ]
+    },
+    {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}, "maxProperties": 3},
+    {"type": "object", "additionalProperties": {}, "propertyNames": {"pattern": "^[a-z]{1,4}$"}, "minProperties": 1},
+    {"type": "object", "required": ["a"]},
+    {"properties": {"a": {"type": "string"}, "b": {"type": "string"}, "c": False}, "required": ["b"]},
+    {"anyOf": [{"required": ["a"]}, {"required": ["b"]}], "properties": {"a": {"type": "null"}, "b": {"type": "null"}}},
+    {"type": "array", "items": {"type": "array", "items": {}}, "uniqueItems": False},
+    {"const": 'naïve 你好 🙂 "q" \\ \n'},
+]
 BAD: list[tuple[Any, str]] = [
     ([], ":"),
     ({"type": "objekt"}, ".type"),
     ({"type": []}, ".type"),
     ({"enum": []}, ".enum"),
-    ({"pattern": "^a"}, ".pattern"),
+    ({"type": "string", "enum": [1]}, ":"),
+    ({"pattern": "(?=a)"}, ".pattern"),
+    ({"pattern": "(a"}, ".pattern"),
+    ({"pattern": "\\p{L}"}, ".pattern"),
+    ({"pattern": "a{1,9999}"}, ".pattern"),
+    ({"pattern": "^a+$", "maxLength": 3}, ".pattern"),
+    ({"format": "colour"}, ".format"),
     ({"not": {}}, ".not"),
+    ({"if": {}}, ".if"),
+    ({"patternProperties": {}}, ".patternProperties"),
     ({"properties": {"a": {"type": "x"}}}, ".properties.a.type"),
     ({"properties": []}, ".properties"),
-    ({"required": ["b"]}, ".required"),
+    ({"required": [1]}, ".required"),
+    ({"properties": {"b": False}, "required": ["b"]}, ":"),
+    ({"properties": {"a": {}}, "minProperties": 1}, ".minProperties"),
     ({"anyOf": []}, ".anyOf"),
     ({"anyOf": [{"type": "x"}]}, ".anyOf[0].type"),
-    ({"items": False}, ".items"),
+    ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, ".oneOf"),
+    ({"allOf": [{"pattern": "a"}, {"pattern": "b"}]}, ".pattern"),
+    ({"allOf": [{"type": "string"}, {"type": "null"}]}, ":"),
     ({"items": [{}]}, ".items"),
     ({"minItems": 3, "maxItems": 2}, ".minItems"),
     ({"maxLength": 10**9}, ".maxLength"),
-    ({"type": "number", "minimum": 1}, ".minimum"),
+    ({"type": "array", "uniqueItems": True}, ".uniqueItems"),
+    ({"type": "number", "multipleOf": 0.5}, ".multipleOf"),
     ({"type": "integer", "minimum": 3, "maximum": 2}, ".minimum"),
+    ({"type": "number", "minimum": 1e-12}, ".minimum"),
     ({"$ref": "#/$defs/none"}, ".$ref"),
     ({"$ref": "http://somewhere"}, ".$ref"),
+    ({"$ref": "#"}, ":"),
+    (
+        {
+            "$ref": "#/$defs/A",
+            "$defs": {"A": {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}},
+        },
+        ":",
+    ),
 ]
 
 

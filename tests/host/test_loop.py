@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from standby.host.ask import Ask, Sampling, Turn
+from standby.host.language import Language, Literal, chars, repeat, seq
 from standby.host.loop import StepLoop
 from standby.host.metrics import Metrics
 from standby.host.pipeline import Read
@@ -19,6 +20,8 @@ from standby.host.sequence import Piece, Sequence
 BLOCK = 4
 READ = 14
 """Prompt tokens that the library reads in a step."""
+LETTER = chars((97, 122))
+LETTERS = Language(repeat(LETTER, 0, None), {})
 
 
 def next_token(tokens: list[int]) -> int:
@@ -36,6 +39,7 @@ class Running:
     unread: list[int] = field(default_factory=list)
     finish: str | None = None
     live: bool = True
+    forced: int | None = None
 
 
 class Letters:
@@ -55,7 +59,7 @@ class Letters:
         """Return a letter."""
         return bytes([97 + token])
 
-    def add(self, tokens: list[int], *, limit: int, sampling: Sampling, schema: str | None, kept: int) -> Running:
+    def add(self, tokens: list[int], *, limit: int, sampling: Sampling, grammar: str | None, kept: int) -> Running:
         """Take a sequence."""
         assert limit > 0
         handle = Running(tokens=list(tokens), left=limit, reading=len(tokens))
@@ -72,7 +76,8 @@ class Letters:
             handle.reading -= READ
             if handle.reading > 0:
                 continue
-            token = next_token(handle.tokens)
+            token = next_token(handle.tokens) if handle.forced is None else handle.forced
+            handle.forced = None
             handle.tokens.append(token)
             handle.unread.append(token)
             handle.left -= 1
@@ -93,8 +98,12 @@ class Letters:
         tokens, handle.unread = handle.unread, []
         return Read(tokens=tokens, finish=handle.finish)
 
+    def encode(self, text: str) -> list[int]:
+        """Turn letters into tokens."""
+        return [ord(letter) - 97 for letter in text]
 
-def ask(*, live: bool, tokens: int, stop: tuple[str, ...] = (), schema: str | None = None) -> Ask:
+
+def ask(*, live: bool, tokens: int, stop: tuple[str, ...] = (), language: Language | None = None) -> Ask:
     """Make a request."""
     return Ask(
         turns=(Turn(role="user", content="x"),),
@@ -102,7 +111,7 @@ def ask(*, live: bool, tokens: int, stop: tuple[str, ...] = (), schema: str | No
         max_tokens=tokens,
         sampling=Sampling(),
         stop=stop,
-        schema=schema,
+        language=language,
         live=live,
         stream=True,
         usage_at_end=False,
@@ -182,13 +191,13 @@ async def _disturbed(data: st.DataObject) -> None:
             prompt = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=16))
             tokens = data.draw(st.integers(1, 24))
             stop = tuple(data.draw(st.lists(st.sampled_from(["a", "bc", "xyz", "m"]), max_size=2)))
-            schema = "{}" if action == "structured" else None
-            sequence = loop.submit(ask(live=action == "live", tokens=tokens, stop=stop, schema=schema), prompt)
+            language = LETTERS if action == "structured" else None
+            sequence = loop.submit(ask(live=action == "live", tokens=tokens, stop=stop, language=language), prompt)
             text, count = alone(prompt, min(tokens, library.context - len(prompt)), stop)
             waiting.append(sequence)
             expected.append((sequence, text, count))
     for _ in range(2000):
-        if all(sequence.over for sequence, _, _ in expected):
+        if all(sequence.over for sequence, _, _ in expected) and not library.running:
             break
         loop.step_once()
     for sequence, text, count in expected:
@@ -219,7 +228,7 @@ async def test_a_grammar_that_ends_the_library_is_refused() -> None:
     plain = loop.submit(ask(live=True, tokens=9), [1])
     loop.step_once()
     pieces(plain)
-    culprit = loop.submit(ask(live=True, tokens=9, schema="{}"), [2])
+    culprit = loop.submit(ask(live=True, tokens=9, language=LETTERS), [2])
     library.broken = True
     with pytest.raises(RuntimeError):
         await loop.run()
@@ -269,3 +278,57 @@ def test_a_client_that_leaves_while_its_prompt_is_read_frees_its_seat_after_the_
         loop.step_once()
     assert library.running == []
     assert pieces(leaving) == []
+
+
+class Obedient(Letters):
+    """A library that obeys the first letter of a grammar, where there is only one, and nothing after it."""
+
+    def add(self, tokens: list[int], *, limit: int, sampling: Sampling, grammar: str | None, kept: int) -> Running:
+        """Take a sequence; the letter that its grammar demands is the next one."""
+        handle = super().add(tokens, limit=limit, sampling=sampling, grammar=grammar, kept=kept)
+        body = (grammar or "").partition("root ::= ")[2]
+        handle.forced = ord(body[1]) - 97 if body.startswith('"') else None
+        return handle
+
+
+def test_an_answer_that_leaves_its_language_is_taken_back_to_it() -> None:
+    """The grammar that the library gets does not count to 9; what is one too many is never handed out."""
+    library, metrics = Obedient(64), Metrics()
+    loop = StepLoop(library, metrics, slots=1, block=BLOCK)
+    language = Language(seq(repeat(LETTER, 9, 9), Literal("zz")), {})
+    sequence = loop.submit(ask(live=True, tokens=50, language=language), [1, 2])
+    while not sequence.over:
+        loop.step_once()
+    found = pieces(sequence)
+    assert "".join(p.text for p in found) == alone([1, 2], 9)[0] + "zz"
+    assert (found[-1].finish, found[-1].completion_tokens) == ("stop", 11)
+    assert value(metrics, "steers_total") >= 1
+    assert library.running == []
+
+
+@pytest.mark.parametrize("tokens", [2, 5, 20])
+def test_an_answer_that_would_not_end_is_closed_within_its_tokens(tokens: int) -> None:
+    """The shortest ending is written while there are tokens for it."""
+    loop, library, metrics = make()
+    language = Language(seq(repeat(LETTER, 0, None), Literal("!!")), {})
+    sequence = loop.submit(ask(live=True, tokens=tokens, language=language), [1, 1])
+    while not sequence.over:
+        loop.step_once()
+    found = pieces(sequence)
+    if tokens > 2:
+        assert language.fits("".join(p.text for p in found))
+        assert found[-1].finish == "stop"
+        assert value(metrics, "closings_total") == 1
+    assert found[-1].completion_tokens <= tokens
+    assert library.running == []
+
+
+def test_an_engine_that_does_not_heed_its_grammar_fails_the_answer() -> None:
+    """It does not go round for ever."""
+    loop, library, _ = make()
+    language = Language(seq(repeat(LETTER, 3, 3), Literal("!!")), {})
+    sequence = loop.submit(ask(live=True, tokens=50, language=language), [1, 2])
+    for _ in range(20):
+        loop.step_once()
+    assert pieces(sequence)[-1].finish == "failed"
+    assert library.running == []

@@ -9,7 +9,9 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from standby.host.grammar import check_schema
+from standby.host.grammar import language_of
+from standby.host.language import Language
+from standby.host.merging import Unsupported
 
 T = TypeVar("T")
 LIVE = 0
@@ -119,8 +121,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """None means: until the context is full."""
     sampling: Sampling
     stop: tuple[str, ...]
-    schema: str | None
-    """JSON text of the schema that the answer must fit."""
+    language: Language | None
+    """What the answer must be; None is plain text."""
     live: bool
     stream: bool
     usage_at_end: bool
@@ -145,7 +147,7 @@ def read_ask(body: bytes) -> Ask:
         max_tokens=limit,
         sampling=_sampling(chat),
         stop=_stop(chat.stop),
-        schema=_schema(chat.response_format),
+        language=_language(chat.response_format),
         live=chat.priority <= LIVE,
         stream=chat.stream,
         usage_at_end=options.include_usage or options.continuous_usage_stats,
@@ -199,12 +201,12 @@ def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
     return found
 
 
-def _schema(form: ResponseFormat | None) -> str | None:
+def _language(form: ResponseFormat | None) -> Language | None:
     if form is None or form.type == "text":
         return None
     if form.json_schema is None:
         raise Bad("response_format.json_schema: is missing")
-    fault = check_schema(form.json_schema.schema)
-    if fault:
-        raise Bad(f"response_format.json_schema.schema{fault}", code="invalid_schema")
-    return msgspec.json.encode(form.json_schema.schema).decode()
+    try:
+        return language_of(msgspec.json.encode(form.json_schema.schema))
+    except Unsupported as fault:
+        raise Bad(f"response_format.json_schema.schema{fault}", code="invalid_schema") from None

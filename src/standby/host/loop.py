@@ -12,6 +12,7 @@ import time
 from typing import Any, Protocol
 
 from standby.host.ask import Ask, Bad, Sampling
+from standby.host.guard import Guard
 from standby.host.metrics import Metrics
 from standby.host.pipeline import Read
 from standby.host.prefixes import Prefixes
@@ -21,6 +22,8 @@ from standby.host.text import Writer
 
 TURNS = 8
 """Turns of the event loop between two steps: enough to accept, read, tokenize and queue a request."""
+CLOSING = 3
+"""Tokens that are left over when a structured answer is closed: one more may make the ending longer."""
 LAST_WORDS_S = 0.5
 """How long answers may be written after the library has failed for good."""
 log = logging.getLogger("standby.host")
@@ -33,7 +36,7 @@ class Library(Protocol):
     context: int
     pieces: Any
 
-    def add(self, tokens: list[int], *, limit: int, sampling: Sampling, schema: str | None, kept: int) -> Any:
+    def add(self, tokens: list[int], *, limit: int, sampling: Sampling, grammar: str | None, kept: int) -> Any:
         """Hand over a sequence; returns its handle."""
         ...
 
@@ -47,6 +50,10 @@ class Library(Protocol):
 
     def read(self, handle: Any) -> Any:
         """Take new tokens."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Turn text into tokens."""
         ...
 
 
@@ -81,6 +88,7 @@ class StepLoop:
             prompt=prompt,
             limit=min(ask.max_tokens or left, left),
             writer=Writer(ask.stop),
+            guard=_guard(ask),
             prompt_keys=self._prefixes.keys(prompt),
         )
         self._waiting[sequence.number] = sequence
@@ -198,12 +206,12 @@ class StepLoop:
         """Hand it over; a slice is a request of its own whose one token is thrown away and whose blocks stay cached."""
         sequence.is_slice = is_slice
         if is_slice:
-            return self._library.add(tokens, limit=1, sampling=Sampling(temperature=0), schema=None, kept=0)
+            return self._library.add(tokens, limit=1, sampling=Sampling(temperature=0), grammar=None, kept=0)
         return self._library.add(
             tokens,
             limit=sequence.limit - len(sequence.kept),
             sampling=sequence.ask.sampling,
-            schema=sequence.ask.schema,
+            grammar=sequence.guard.grammar() if sequence.guard is not None else None,
             kept=len(sequence.kept),
         )
 
@@ -214,6 +222,7 @@ class StepLoop:
             sequence.kept = []
             sequence.unsent = ""
             sequence.writer = Writer(sequence.ask.stop)
+            sequence.guard = _guard(sequence.ask)
         else:
             self._metrics.paused()
         self._waiting[sequence.number] = sequence
@@ -235,22 +244,79 @@ class StepLoop:
         if read.tokens and not sequence.started:
             sequence.started = True
             sequence.todo = ()
-        text = ""
-        for token in read.tokens:
-            sequence.kept.append(token)
-            text += sequence.writer.feed(self._library.pieces.of(token))
-            if sequence.writer.matched is not None:
-                break
+        text, fits = self._take(sequence, read.tokens)
         self._metrics.generated(sequence.ask.live, len(read.tokens))
+        finish = self._finish(sequence, read)
+        if (
+            sequence.guard is not None
+            and finish != "failed"
+            and not self._stands(sequence, sequence.guard, fits, finish)
+        ):
+            if not sequence.guard.gets_nowhere():
+                self._steer(sequence, sequence.guard)
+                self._hand_out(sequence, text, None)
+                return
+            finish = "failed"
         if read.tokens:
             self._settle(sequence, len(sequence.prompt) + len(sequence.kept) - 1)
-        finish = "stop" if sequence.writer.matched is not None else read.finish
+        if finish is None and sequence.guard is not None and self._must_close(sequence, sequence.guard):
+            text += self._close(sequence, sequence.guard)
+            finish = "stop"
         if finish is not None:
             text += sequence.writer.finish()
         self._hand_out(sequence, text, finish)
         if finish is not None:
             self._leave(sequence)
             sequence.over = True
+
+    def _take(self, sequence: Sequence, tokens: list[int]) -> tuple[str, bool]:
+        """Keep new tokens; return their text, and whether all of it may stand in a structured answer."""
+        text, fits = "", True
+        for token in tokens:
+            sequence.kept.append(token)
+            data = self._library.pieces.of(token)
+            if sequence.guard is not None:
+                good, fits = sequence.guard.take(data, tokens=len(sequence.kept))
+                data = good.encode()
+            text += sequence.writer.feed(data)
+            if sequence.writer.matched is not None or not fits:
+                break
+        return text, fits or sequence.writer.matched is not None
+
+    def _finish(self, sequence: Sequence, read: Read) -> str | None:
+        """Say whether and how it ends: by a stop string, by itself, or because nothing can follow its structure."""
+        over = sequence.guard is not None and sequence.guard.is_over
+        return "stop" if over or sequence.writer.matched is not None else read.finish
+
+    def _stands(self, sequence: Sequence, guard: Guard, fits: bool, finish: str | None) -> bool:  # noqa: FBT001
+        """Whether a structured answer is what it must be: all of it fits, and where it ends it may end."""
+        return fits and (finish != "stop" or guard.can_end or sequence.writer.matched is not None)
+
+    def _must_close(self, sequence: Sequence, guard: Guard) -> bool:
+        """Whether so few tokens are left that the shortest ending must be written now. Too late is never."""
+        left = sequence.limit - len(sequence.kept)
+        if left > guard.least + CLOSING:
+            return False
+        needs = len(self._library.encode(guard.since + guard.ending()))
+        return 0 < needs <= left <= needs + CLOSING
+
+    def _close(self, sequence: Sequence, guard: Guard) -> str:
+        """End a structured answer that has no tokens left for more; returns the ending."""
+        self._metrics.closed()
+        ending = guard.ending()
+        sequence.kept = sequence.kept[: guard.whole] + self._library.encode(guard.since + ending)
+        return sequence.writer.feed(ending.encode())
+
+    def _steer(self, sequence: Sequence, guard: Guard) -> None:
+        """Take back what does not fit and go on from there, with a grammar that rules it out."""
+        self._metrics.steered()
+        computed = min(guard.whole, len(sequence.kept) - 1)
+        sequence.kept = sequence.kept[: guard.whole]
+        self._settle(sequence, len(sequence.prompt) + computed)
+        sequence.kept += self._library.encode(guard.since) if guard.since else []
+        guard.whole, guard.since = len(sequence.kept), ""
+        self._leave(sequence)
+        self._admit(sequence)
 
     def _end_of_reading(self, sequence: Sequence, read: Read) -> None:
         """After its first token a sequence whose client left may go; one that read a slice waits for its next."""
@@ -280,3 +346,7 @@ class StepLoop:
             done = len(sequence.kept)
             piece = Piece(text=text, completion_tokens=done, finish=finish, stop=sequence.writer.matched)
             sequence.pieces.put_nowait(piece)
+
+
+def _guard(ask: Ask) -> Guard | None:
+    return Guard(ask.language) if ask.language is not None else None

@@ -27,6 +27,12 @@ class Metrics:
         self._generated = Counter("standby_host_generated_tokens", "Tokens generated.", ["class"], registry=registry)
         self._pauses = Counter("standby_host_pauses", "Times a batch sequence made way.", registry=registry)
         self._restarts = Counter("standby_host_restarts", "Times a structured one started again.", registry=registry)
+        self._steers = Counter(
+            "standby_host_steers", "Times characters of a structured answer were taken back.", registry=registry
+        )
+        self._closings = Counter(
+            "standby_host_closings", "Structured answers that were closed at max_tokens.", registry=registry
+        )
         self._discarded = Counter("standby_host_discarded_tokens", "Tokens given up by restarts.", registry=registry)
         self._recomputed = Counter(
             "standby_host_recomputed_tokens", "Tokens computed again after pauses (derived).", registry=registry
@@ -72,6 +78,14 @@ class Metrics:
         """Count a structured sequence that starts again, and what it gave up."""
         self._restarts.inc()
         self._discarded.inc(discarded)
+
+    def steered(self) -> None:
+        """Count an answer that left its language and was taken back to it."""
+        self._steers.inc()
+
+    def closed(self) -> None:
+        """Count an answer that was brought to its end."""
+        self._closings.inc()
 
     def resumed(self, recomputed: int) -> None:
         """Count what a resumed sequence computes again."""

@@ -79,7 +79,7 @@ def warm_up(pipeline: Pipeline) -> tuple[float, float]:
 def _timed(pipeline: Pipeline, prompt: int, limit: int, *, first: int) -> float:
     tokens = [first + number for number in range(prompt)]
     sampling = Sampling(temperature=0, ignore_eos=True)
-    handle = pipeline.add(tokens, limit=limit, sampling=sampling, schema=None, kept=0)
+    handle = pipeline.add(tokens, limit=limit, sampling=sampling, grammar=None, kept=0)
     began = time.perf_counter()
     while pipeline.busy():
         pipeline.step()

@@ -81,13 +81,13 @@ class Pipeline:
         ids: list[int] = tensor.data[0].tolist()
         return ids
 
-    def add(self, tokens: list[int], *, limit: int, sampling: Sampling, schema: str | None, kept: int) -> Any:
+    def add(self, tokens: list[int], *, limit: int, sampling: Sampling, grammar: str | None, kept: int) -> Any:
         """Hand a sequence to the library; it joins at the next step. Returns its handle, which must be kept."""
         self._next += 1
         tensor = self._ov.Tensor(self._np.array([tokens], dtype=self._np.int64))
-        return self._pipeline.add_request(self._next, tensor, self._config(limit, sampling, schema, kept))
+        return self._pipeline.add_request(self._next, tensor, self._config(limit, sampling, grammar, kept))
 
-    def _config(self, limit: int, sampling: Sampling, schema: str | None, kept: int) -> Any:
+    def _config(self, limit: int, sampling: Sampling, grammar: str | None, kept: int) -> Any:
         config = self._genai.GenerationConfig()
         config.max_new_tokens = limit
         config.eos_token_id = self.eos
@@ -101,8 +101,8 @@ class Pipeline:
                 config.top_k = sampling.top_k
             seed = random.getrandbits(31) if sampling.seed is None else sampling.seed + kept
             config.rng_seed = seed % 2**31
-        if schema is not None:
-            config.structured_output_config = self._genai.StructuredOutputConfig(json_schema=schema)
+        if grammar is not None:
+            config.structured_output_config = self._genai.StructuredOutputConfig(grammar=grammar)
         return config
 
     def step(self) -> None:
@@ -131,7 +131,7 @@ class Pipeline:
     def check_block(self) -> None:
         """Compare the block size with the library's, by what a one-token run after 2 blocks + 1 token takes."""
         tokens = [self.eos] * (2 * BLOCK + 1)
-        handle = self.add(tokens, limit=1, sampling=Sampling(temperature=0), schema=None, kept=0)
+        handle = self.add(tokens, limit=1, sampling=Sampling(temperature=0), grammar=None, kept=0)
         while self.busy():
             self.step()
         taken = round(self.usage() * self.blocks)

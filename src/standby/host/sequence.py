@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from standby.host.ask import Ask
+from standby.host.guard import Guard
 from standby.host.text import Writer
 
 
@@ -31,6 +32,8 @@ class Sequence:
     prompt: list[int]
     limit: int
     writer: Writer
+    guard: Guard | None = None
+    """Keeps a structured answer inside its language."""
     pieces: asyncio.Queue[Piece] = field(default_factory=asyncio.Queue)
     kept: list[int] = field(default_factory=list)
     cached: int = 0
@@ -56,4 +59,4 @@ class Sequence:
     @property
     def structured(self) -> bool:
         """Whether it runs inside a grammar."""
-        return self.ask.schema is not None
+        return self.ask.language is not None
