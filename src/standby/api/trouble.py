@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from http import HTTPStatus
 
@@ -11,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from standby.api.faults import answer_to
 from standby.api.protocol import LINE, Line
 from standby.emulation.faults import Fault, operation_of
 from standby.emulation.stage import Arrival, Stage
@@ -39,11 +41,12 @@ class Trouble:
             return
         arrival = self._note(scope, path)
         fault = self._stage.faults.strike(scope["method"], path)
+        app = _Noted(self._app, arrival)
         if fault is None:
-            await self._app(scope, receive, _Watch(send, arrival))
+            await app(scope, receive, send)
             return
         arrival.fault, arrival.status = fault.source, fault.status
-        await _suffer(fault, self._app, scope, receive, _Watch(_nobody if fault.is_lost else send, arrival))
+        await _suffer(fault, app, scope, receive, send)
 
     def _note(self, scope: Scope, path: str) -> Arrival:
         headers = Headers(scope=scope)
@@ -68,7 +71,8 @@ async def _suffer(fault: Fault, app: ASGIApp, scope: Scope, receive: Receive, se
     if fault.status:
         raise _refusal(fault)
     if fault.is_lost:
-        await app(scope, receive, send)
+        with contextlib.suppress(Exception):  # an error is an answer as well, and noted
+            await app(scope, receive, _nobody)
         await _break(scope, receive, is_reset=True)
     if fault.cut_rows is not None or fault.bytes_per_s:
         scope = _plain(scope)
@@ -114,19 +118,31 @@ def _plain(scope: Scope) -> Scope:
     return {**scope, "headers": headers}
 
 
-class _Watch:
-    """Notes how a request was answered, whether or not the answer leaves."""
+class _Noted:
+    """An application whose answers are noted, whether or not they leave."""
 
-    def __init__(self, send: Send, arrival: Arrival) -> None:
-        self._send = send
+    def __init__(self, app: ASGIApp, arrival: Arrival) -> None:
+        self._app = app
         self._arrival = arrival
 
-    async def __call__(self, message: Message) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def noting(message: Message) -> None:
+            self._note(message)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            self._arrival.status = self._arrival.status or answer_to(error).status
+            raise
+
+    def _note(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._arrival.status = message["status"]
         elif self._arrival.operation == "create" and self._arrival.status == HTTPStatus.OK:
             self._read_batch(message.get("body", b""))
-        await self._send(message)
 
     def _read_batch(self, body: bytes) -> None:
         if body.startswith(b"{"):
