@@ -5,19 +5,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
+import sqlite3
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import ServerProcess, create, doctor, item, results, retrieve, wait_ended, wait_until
+from tests.harness import PROGRAM, ServerProcess, create, doctor, item, results, retrieve, wait_ended, wait_until
 from tests.history import Bounds, Crash, Dispatch, History
 from tests.kill.load import Crowd
-from tests.kill.recorder import Recorder, ask
+from tests.kill.recorder import MODEL, Recorder, ask
 from tests.kill.witness import Witness
 
 pytestmark = pytest.mark.kill
@@ -29,6 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "engine": {"slots": WINDOW + 2},
     "worker": {"window": WINDOW, "commit_items": COMMIT_ITEMS, "commit_ms": 20.0},
     "batch": {"grace_s": 5.0},
+    f'prices."{MODEL}"': {"input": 3.0, "output": 15.0},
 }
 BOUNDS = Bounds(cancel_s=3.0, window=WINDOW, repeats_a_crash=WINDOW + COMMIT_ITEMS)
 
@@ -51,9 +55,25 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
             server.terminate()
             assert server.wait() == 0, server.tail()
     doctor(server.data)
+    check_bills(server.data)
     assert summary.crashes == CYCLES
     print(summary, f"live answers {crowd.live_answers}, answers lost {crowd.lost}")  # noqa: T201 - for the report
     assert crowd.live_answers > CYCLES / 2
+
+
+def check_bills(data: Path) -> None:
+    """Every result that ever succeeded is on a bill once, at its price (I11); `doctor` has compared bills with rows."""
+    command = [*PROGRAM, "usage", "--by", "kind", "--json", "--data", str(data)]
+    rows = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    halves = {"batch": 2, "live": 1}
+    assert {row["kind"] for row in rows} == set(halves)
+    for row in rows:
+        whole = row["input_tokens"] * 3_000_000 + row["output_tokens"] * 15_000_000
+        assert row["cost_pico"] * halves[row["kind"]] == whole
+        assert row["unpriced_requests"] == 0
+    with sqlite3.connect(data / "standby.db") as db:
+        (succeeded,) = db.execute("SELECT sum(succeeded) FROM ledger").fetchone()
+    assert {row["kind"]: row["requests"] for row in rows}["batch"] == succeeded
 
 
 def kill_after(seconds: float, server: ServerProcess, history: History) -> None:
