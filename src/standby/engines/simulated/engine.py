@@ -27,7 +27,6 @@ from standby.engines.simulated.tokens import count_prompt
 from standby.errors import EngineError, Failure, ScriptError, invalid
 from standby.ids import random_id
 from standby.records import SECOND, Load
-from standby.wire.caching import is_marked
 from standby.wire.messages import CountParams, Event, Message, MessageParams, Usage
 
 __all__ = ["ALIASES", "CLAUDES", "NAME", "Fault", "Simulated"]
@@ -142,6 +141,13 @@ class Simulated:
         """Read the engine's own metrics, as true as the settings want them; Claude and hosted APIs have none."""
         return self._metrics.signals(self._pace.gauges())
 
+    def forget(self) -> None:
+        """Forget what it saw of requests: which tries were made, and what the prompt cache holds."""
+        self._attempts.clear()
+        self._tries.clear()
+        if self._cache is not None:
+            self._cache = PromptCache(self._clock)
+
     def metrics_text(self) -> str:
         """Return the same in Prometheus' text format and the engine's own names; empty if there are none."""
         return self._metrics.text(self._pace.gauges())
@@ -178,7 +184,7 @@ class Simulated:
 
     def _looked_up(self, asked: _Asked, prompt: Prompt) -> Asked | None:
         """Ask Claude's prompt cache, if the request has a breakpoint."""
-        if self._cache is None or not is_marked(asked.params):
+        if self._cache is None or not prompt.is_marked:
             return None
         return self._cache.look_up(
             asked.params,

@@ -24,12 +24,14 @@ WORDS = tuple(
     ).split()
 )
 """One for each byte; each is one token."""
+_SPACED = tuple(f" {word}" for word in WORDS)
 
 
 def words_for(text: bytes, seed: bytes, count: int) -> list[str]:
     """Choose `count` words; fewer are the beginning of more."""
     picked = hashlib.shake_128(seed + text).digest(count)
-    return [WORDS[byte] if number == 0 else f" {WORDS[byte]}" for number, byte in enumerate(picked)]
+    words = [_SPACED[byte] for byte in picked]
+    return [words[0][1:], *words[1:]] if words else []
 
 
 def choices_for(text: bytes, seed: bytes) -> Iterator[int]:

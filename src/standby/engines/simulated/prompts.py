@@ -20,14 +20,21 @@ class Prompt:
 
     text: bytes
     tokens: int
+    is_marked: bool = False
+    """Whether it may have a cache breakpoint."""
 
 
 def read_prompt(params: PromptParams) -> Prompt:
     """Read the prompt of a request."""
     text = _encode((params.tools, params.system, params.messages))
-    if b'"cache_control"' in text:
+    has_marker = b'"cache_control"' in text
+    if has_marker:
         text = _MARKER.sub(b"", text)
-    return Prompt(text=params.model.encode() + text, tokens=count_prompt(params))
+    return Prompt(
+        text=params.model.encode() + text,
+        tokens=count_prompt(params),
+        is_marked=has_marker or params.cache_control is not None,
+    )
 
 
 def last_text(params: PromptParams) -> str:
