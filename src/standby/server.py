@@ -249,7 +249,9 @@ def _one_engine(name: str, own: EngineSettings, settings: Settings, stage: Stage
 
         if stage is None:
             return Simulated(settings.simulator)
-        return Simulated(settings.simulator, clock=stage.clock, script=stage.script)
+        simulated = Simulated(settings.simulator, clock=stage.clock, script=stage.script)
+        stage.actors.append(simulated)
+        return simulated
     if kind in {"local", "llamacpp"}:
         from standby.engines.local import Local  # noqa: PLC0415 - heavy, loaded only if chosen
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import tomllib
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,29 @@ def test_reset(emu: Emulator) -> None:
     batch = client.messages.batches.create(requests=items("a"))
     emu.settle()
     assert rows(client, batch.id)["a"].type == "succeeded"
+
+
+def test_no_test_knows_the_last_one(emu: Emulator) -> None:
+    """What the prompt cache held and which tries were made is forgotten as well."""
+    client = emu.client(max_retries=0)
+    text = [{"type": "text", "text": "word " * 9000, "cache_control": {"type": "ephemeral"}}]
+    ask = {**items("x")[0]["params"], "system": text}
+    for _ in range(2):
+        emu.script("fail:overloaded_error")
+        with pytest.raises(anthropic.APIStatusError):
+            client.messages.create(**ask)
+        assert client.messages.create(**ask).usage.cache_read_input_tokens == 0
+        assert (client.messages.create(**ask).usage.cache_read_input_tokens or 0) >= 9000
+        emu.reset()
+
+
+def test_the_metrics_of_the_engine() -> None:
+    """An engine profile has metrics, and they are served."""
+    with (
+        emulator(simulator__profile="vllm") as emu,
+        urllib.request.urlopen(f"{emu.url}/standby/v1/simulator/metrics") as answer,
+    ):
+        assert b"vllm:num_requests_running" in answer.read()
 
 
 def test_what_it_was_started_with_is_set_again() -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from standby.emulation.clock import MovableClock
 from standby.emulation.faults import Faults, faults_of
@@ -41,6 +41,18 @@ class Arrival:
     """Of a create: the items of that batch."""
 
 
+class Actor(Protocol):
+    """A simulator, as the stage sees it."""
+
+    def metrics_text(self) -> str:
+        """Write what it tells of itself."""
+        ...
+
+    def forget(self) -> None:
+        """Forget the requests that it saw."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True)
 class Stage:
     """What `server` shares between the simulator, the API and `standby.testing`."""
@@ -55,8 +67,8 @@ class Stage:
     """Makes what must not run out last until the moment to which the clock is about to be moved."""
     empty: Callable[[], Awaitable[None]] | None = None
     """Ends and deletes every batch."""
-    metrics: Callable[[], str] = str
-    """What the simulated engine tells of itself."""
+    actors: list[Actor] = field(default_factory=list)
+    """The simulators."""
 
     async def advance(self, by_us: int) -> bool:
         """Let time pass: all that is due on the way happens, in its order, before this returns.
@@ -82,6 +94,8 @@ class Stage:
         self.faults.clear()
         if self.empty is not None:
             await self.empty()
+        for actor in self.actors:
+            actor.forget()
         self.arrivals.clear()
 
     async def _move_to(self, at_us: int) -> None:
@@ -91,6 +105,10 @@ class Stage:
 
     async def _settled(self) -> bool:
         return self.settle is None or await self.settle()
+
+    def metrics(self) -> str:
+        """Write what the simulators tell of themselves."""
+        return "".join(actor.metrics_text() for actor in self.actors)
 
     def seen(self) -> list[dict[str, Any]]:
         """List what arrived, oldest first; at most the last 10,000."""
