@@ -112,6 +112,17 @@ def test_the_automatic_breakpoint_takes_the_last_block_that_can_carry_one() -> N
     assert marked(whole) == [(0, "5m")]
 
 
+def test_the_automatic_breakpoint_walks_back_into_the_system_prompt_and_the_tools() -> None:
+    """Where no block of the messages can carry it; where none can at all, nothing is cached."""
+    thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    only_thought = [assistant(thought)]
+    assert marked(laid(messages=only_thought, system=[text("s")], tools=[TOOL], cache_control=SHORT)) == [(1, "5m")]
+    assert marked(laid(messages=only_thought, tools=[TOOL], cache_control=SHORT)) == [(0, "5m")]
+    assert marked(laid(messages=only_thought, cache_control=SHORT)) == []
+    with pytest.raises(InvalidParams, match="cache_control"):
+        params(messages=only_thought, system=[text("s", HOUR)], cache_control=SHORT)
+
+
 def test_the_automatic_breakpoint_changes_nothing_where_one_stands_already() -> None:
     """Four explicit ones, the last on the last block, are not too many then."""
     blocks = [text(str(n), SHORT) for n in range(4)]
@@ -226,6 +237,14 @@ def test_the_defaults_are_those_of_the_model() -> None:
     medium = params(**{**BASE, "output_config": {"effort": "medium"}})
     assert layout(whole, effort="medium") == layout(medium, effort="medium")
     assert layout(whole) != layout(medium)
+
+
+def test_another_budget_of_thinking_is_other_messages() -> None:
+    """The system prompt stays."""
+    small, large = (
+        laid(**BASE, max_tokens=4096, thinking={"type": "enabled", "budget_tokens": budget}) for budget in (1024, 2048)
+    )
+    assert [a.digest == b.digest for a, b in zip(small.blocks, large.blocks, strict=True)] == [True, True] + [False] * 3
 
 
 @given(st.integers(0, 4), st.text(min_size=1, max_size=5))

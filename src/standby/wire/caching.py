@@ -232,7 +232,7 @@ class _Drawing:
         plain = _unmarked(block)
         self._digest = _chained(self._digest, label + _encode(plain))
         self.end += self._scale.block(plain)
-        if hasattr(block, "cache_control") and not (isinstance(block, TextParam) and not block.text):
+        if hasattr(block, "cache_control"):
             self._last_cacheable = len(self.blocks)
         self._append(self._digest, self.end, control.ttl if control else None)
 
