@@ -49,6 +49,14 @@ def test_each_choice_has_its_name(dialect: Dialect, choice: Any, expected: Any) 
     assert "response_format" not in body
 
 
+def test_a_demanded_call_is_strict_where_only_that_keeps_it_to_its_schema() -> None:
+    """On vLLM; a call that the model decides on stays as it was asked for."""
+    forced = sent(ask(tools=[WEATHER], tool_choice={"type": "any"}), VLLM)
+    assert forced["tools"][0]["function"]["strict"] is True
+    assert "strict" not in sent(ask(tools=[WEATHER]), VLLM)["tools"][0]["function"]
+    assert "strict" not in sent(ask(tools=[WEATHER], tool_choice={"type": "any"}), OPENAI)["tools"][0]["function"]
+
+
 def test_parallel_calls_can_be_switched_off() -> None:
     """Where the engine has the switch; Ollama has none, and its further calls are left out of the answer."""
     params = ask(tools=[WEATHER], tool_choice={"type": "auto", "disable_parallel_tool_use": True})

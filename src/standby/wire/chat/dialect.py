@@ -50,6 +50,8 @@ class Dialect:
     """Whether it takes `parallel_tool_calls`; an answer that may have one call never has more in any case."""
     strict: bool = False
     """Whether it enforces `strict` on a tool."""
+    forces_by_strict: bool = False
+    """Whether a forced call keeps to the tool's schema only if `strict` is asked for as well."""
     thinking: Thinking | None = None
     """How to make it think; None if it cannot."""
     thinking_back: Literal["", "reasoning", "reasoning_content"] = ""
@@ -119,6 +121,7 @@ VLLM = Dialect(
     says_stop=True,
     prefill={"continue_final_message": True, "add_generation_prompt": False},
     strict=True,
+    forces_by_strict=True,
     thinking=_TEMPLATE,
     thinking_back="reasoning",
     efforts=_EFFORTS,

@@ -76,7 +76,8 @@ def tool_fields(params: PromptParams, dialect: Dialect) -> dict[str, Any]:
     """Write `tools`, `tool_choice` and `parallel_tool_calls`."""
     if not params.tools:
         return {}
-    fields: dict[str, Any] = {"tools": [_tool(tool) for tool in params.tools]}
+    strict = True if dialect.forces_by_strict and is_forced(params) else None
+    fields: dict[str, Any] = {"tools": [_tool(tool, strict=strict) for tool in params.tools]}
     if params.tool_choice is not None:
         fields["tool_choice"] = _choice(params.tool_choice)
     if is_single(params) and dialect.parallel:
@@ -84,12 +85,13 @@ def tool_fields(params: PromptParams, dialect: Dialect) -> dict[str, Any]:
     return fields
 
 
-def _tool(tool: Tool) -> dict[str, Any]:
+def _tool(tool: Tool, *, strict: bool | None) -> dict[str, Any]:
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
     if description := description_of(tool):
         function["description"] = description
-    if tool.strict is not None:
-        function["strict"] = tool.strict
+    strict = tool.strict if strict is None else strict
+    if strict is not None:
+        function["strict"] = strict
     return {"type": "function", "function": function}
 
 
