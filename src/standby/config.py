@@ -170,7 +170,8 @@ class SimulatorSettings:
     )
     seed: int = field(default=0, metadata={"doc": "Another seed gives other words."})
     script: str = field(
-        default="", metadata={"doc": "TOML file of scripted answers, outcomes and faults; empty scripts nothing."}
+        default="",
+        metadata={"doc": "Scripted answers, outcomes and faults: a file that ends in `.toml`, or a line of rules."},
     )
     profile: str = field(
         default="claude",

@@ -115,10 +115,15 @@ class Stage:
         return [asdict(arrival) for arrival in self.arrivals]
 
 
-def build_stage(file: str) -> Stage:
-    """Set the stage with the rules and faults of a TOML file, if one is named; `ScriptError` says what is wrong."""
-    if not file:
-        return Stage()
+def build_stage(given: str) -> Stage:
+    """Set the stage with a script of one line, or the rules and faults of a TOML file, known by its `.toml`.
+
+    `ScriptError` says what is wrong.
+    """
+    return _stage_of_file(given) if given.endswith(".toml") else Stage(script=Script(rules_of(given)))
+
+
+def _stage_of_file(file: str) -> Stage:
     document = read_script(Path(file))
     try:
         rules, faults = rules_of(document.get("rule", [])), faults_of(document.get("fault", []))
