@@ -9,6 +9,7 @@ at our door or refused there, and the service ignores it.
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -34,6 +35,7 @@ LAST_S = 0.2
 """How long the end of a finished stream is waited for, so that its connection can be used again."""
 MOST = 64 * 2**20
 MOST_OF_ERROR = 65536
+LARGE = 2**19
 
 log = structlog.get_logger("standby.engines")
 
@@ -124,11 +126,11 @@ class Connection:
         if betas:
             headers["anthropic-beta"] = ",".join(betas)
         try:
-            return await session.request(method, url, data=body, headers=headers, allow_redirects=False)
+            return await session.request(method, url, data=_pieces(body), headers=headers, allow_redirects=False)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await session.request(method, url, data=body, headers=headers, allow_redirects=False)
+            return await session.request(method, url, data=_pieces(body), headers=headers, allow_redirects=False)
 
     async def _refusal(self, response: aiohttp.ClientResponse, *, is_asking: bool) -> EngineError | ApiError:
         if response.status < 400:
@@ -173,6 +175,11 @@ class Connection:
         if key and self._says_bearer:
             headers["authorization"] = f"Bearer {key}"
         return headers
+
+
+def _pieces(body: bytes | None) -> bytes | io.BytesIO | None:
+    """Let a large body be sent in pieces, so that nobody else waits for it."""
+    return io.BytesIO(body) if body is not None and len(body) > LARGE else body
 
 
 def _no_stream(kind: str) -> EngineError:

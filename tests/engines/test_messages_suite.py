@@ -1,0 +1,87 @@
+"""The suite on Messages servers over a socket: another Standby with the simulator, llama.cpp's own route, a pool."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from importlib.metadata import version as version_of
+from typing import ClassVar
+
+import pytest
+
+from standby.config import EngineSettings, SimulatorSettings
+from standby.engines.base import Engine
+from standby.engines.messages import Messages
+from standby.engines.pool import Pool
+from standby.engines.simulated import Simulated
+from standby.server import now_us
+from tests.engines.conftest import RunningHost
+from tests.engines.features import Feature, Lack
+from tests.engines.suite import EngineSuite
+from tests.harness import ServerProcess
+
+
+@pytest.fixture(scope="module")
+def other_standby(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Start another server, which simulates."""
+    with ServerProcess(tmp_path_factory.mktemp("other") / "data") as server:
+        yield server
+
+
+class TestAnotherStandby(EngineSuite):
+    """Through a real server on a real socket."""
+
+    model = "claude-opus-5-5"
+    cacheable = 800
+    lacks: ClassVar[Mapping[Feature, Lack]] = {
+        Feature.FIELDS: Lack(why="it takes all that the API takes"),
+    }
+
+    @pytest.fixture
+    async def engine(self, other_standby: ServerProcess) -> AsyncIterator[Engine]:
+        """Connect to it."""
+        engine = Messages(EngineSettings(api_key="any"), base_url=other_standby.url)
+        await engine.start()
+        yield engine
+        await engine.close()
+
+
+class TestPool(EngineSuite):
+    """Two endpoints behave as one engine."""
+
+    model = "claude-opus-5-5"
+    cacheable = 800
+    lacks: ClassVar[Mapping[Feature, Lack]] = {
+        Feature.FIELDS: Lack(why="it takes all that the API takes"),
+        Feature.PRIORITY: Lack(why="it takes no time, so that nobody waits"),
+    }
+
+    @pytest.fixture
+    async def engine(self) -> AsyncIterator[Engine]:
+        """Make both."""
+        both = [(name, Simulated(SimulatorSettings(slots=4))) for name in ("one", "two")]
+        engine = Pool(both, [EngineSettings(), EngineSettings()], clock=now_us)
+        await engine.start()
+        yield engine
+        await engine.close()
+
+
+@pytest.mark.real
+class TestLlamaCppMessages(EngineSuite):
+    """llama.cpp's own Messages route."""
+
+    model = "claude-anything"
+    lacks: ClassVar[Mapping[Feature, Lack]] = {}
+
+    @staticmethod
+    def version() -> str:
+        """Say which release was asked."""
+        return f"xllamacpp {version_of('xllamacpp')}, SmolLM2-135M-Instruct Q4_1"
+
+    @pytest.fixture
+    async def engine(self, llamacpp_host: RunningHost) -> AsyncIterator[Engine]:
+        """Connect to the session's server."""
+        settings = EngineSettings(slots=llamacpp_host.slots)
+        engine = Messages(settings, base_url="http://localhost", uds=llamacpp_host.uds)
+        await engine.start()
+        yield engine
+        await engine.close()
