@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
@@ -69,6 +70,8 @@ class Stage:
     """Ends and deletes every batch."""
     actors: list[Actor] = field(default_factory=list)
     """The simulators."""
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Who asked for time first has it pass first."""
 
     async def advance(self, by_us: int) -> bool:
         """Let time pass: all that is due on the way happens, in its order, before this returns.
@@ -76,17 +79,21 @@ class Stage:
         Goes from one moment at which something is due to the next; when there are very many, in larger steps. False if
         the server had not come to rest in the end.
         """
+        async with self._turn:
+            return await self._advance(by_us)
+
+    async def _advance(self, by_us: int) -> bool:
         is_settled = await self._settled()
         end_us = self.clock() + by_us
         for step in range(EXACT_STEPS + COARSE_STEPS):
             due_us = self.clock.next_us
-            if due_us is None or due_us >= end_us:
+            if not is_settled or due_us is None or due_us >= end_us:
                 break
             least_us = 0 if step < EXACT_STEPS else (end_us - self.clock()) // COARSE_STEPS
             await self._move_to(min(end_us, max(due_us, self.clock() + least_us)))
             is_settled = await self._settled()
         await self._move_to(end_us)
-        return await self._settled() and is_settled
+        return is_settled and await self._settled()
 
     async def reset(self) -> None:
         """Forget what was set and what arrived, and delete every batch; the clock stays ahead."""
