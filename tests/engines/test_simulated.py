@@ -66,7 +66,7 @@ class TestSlowSimulated(EngineSuite):
     @pytest.fixture
     async def engine(self) -> AsyncIterator[Engine]:
         """Take a little time."""
-        engine = Simulated(SimulatorSettings(prefill_tokens_s=50_000, decode_tokens_s=5_000, slots=2))
+        engine = Simulated(SimulatorSettings(prefill_tokens_s=2_000_000, decode_tokens_s=1_000, slots=2))
         await engine.start()
         yield engine
         await engine.close()

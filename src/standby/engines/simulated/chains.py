@@ -9,14 +9,13 @@ import msgspec
 
 from standby.engines.simulated.tokens import MEDIA, PROMPT, TOOLS, TURN, count_block, count_tool, weight
 from standby.wire.messages import (
-    Base64Source,
+    ContentSource,
     DocumentParam,
-    FileSource,
     ImageParam,
     PromptParams,
     TextParam,
+    TextSource,
     ToolResultParam,
-    UrlSource,
 )
 
 Chain = tuple[tuple[int, int], ...]
@@ -59,8 +58,10 @@ def _block_words(block: Any) -> Iterator[tuple[object, int]]:
     match block:
         case TextParam(text=text):
             yield from _text_words(text)
-        case ImageParam(source=source) | DocumentParam(source=Base64Source() | UrlSource() | FileSource() as source):
+        case ImageParam(source=source):
             yield hash(_encode(source)), MEDIA
+        case DocumentParam():
+            yield from _document_words(block)
         case ToolResultParam(tool_use_id=name, content=content):
             yield from _text_words(name)
             for part in _as_blocks(content or ()):
@@ -69,6 +70,19 @@ def _block_words(block: Any) -> Iterator[tuple[object, int]]:
             if getattr(block, "cache_control", None) is not None:
                 block = msgspec.structs.replace(block, cache_control=None)
             yield from _json_words(block, count_block(block))
+
+
+def _document_words(document: DocumentParam) -> Iterator[tuple[object, int]]:
+    yield from _text_words(document.title or "")
+    yield from _text_words(document.context or "")
+    match document.source:
+        case TextSource(data=text):
+            yield from _text_words(text)
+        case ContentSource(content=content):
+            for part in _as_blocks(content):
+                yield from _block_words(part)
+        case source:
+            yield hash(_encode(source)), MEDIA
 
 
 def _text_words(text: str) -> Iterator[tuple[object, int]]:
