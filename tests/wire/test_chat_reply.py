@@ -324,6 +324,23 @@ def test_cached_tokens_are_read_wherever_they_stand(last: dict[str, Any]) -> Non
     assert (usage.input_tokens, usage.cache_read_input_tokens) == (30, 0)
 
 
+@pytest.mark.parametrize("ttl", ["5m", "1h"])
+@pytest.mark.parametrize(
+    "early", [{}, {"prompt_tokens_details": None}, {"prompt_tokens_details": {"cached_tokens": 20}}]
+)
+def test_the_prompt_adds_up_whenever_its_cached_part_is_told(ttl: str, early: dict[str, Any]) -> None:
+    """An engine that tells it at the end only changes what the first event said; every token counts once."""
+    marked = [{"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral", "ttl": ttl}}]
+    first = delta(content="Hi") | {"usage": {"prompt_tokens": 30, "completion_tokens": 1, **early}}
+    for begin in (first, delta(content="Hi")):
+        last = counts(30, 2, prompt_tokens_details={"cached_tokens": 20})
+        usage = answer(ask(marked), [begin, delta("stop"), last]).usage
+        assert (usage.input_tokens, usage.cache_read_input_tokens, usage.cache_creation_input_tokens) == (0, 20, 10)
+        written = usage.cache_creation
+        assert getattr(written, f"ephemeral_{ttl}_input_tokens") == 10
+        assert written.ephemeral_5m_input_tokens + written.ephemeral_1h_input_tokens == 10
+
+
 ERRORS: list[tuple[Any, Failure]] = [
     ({"error": {"message": "out of memory"}}, Failure.BROKEN),
     ({"error": "out of memory"}, Failure.BROKEN),

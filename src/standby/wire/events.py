@@ -105,6 +105,8 @@ class EndUsage(Part, frozen=True, kw_only=True):
     output_tokens: int
     server_tool_use: dict[str, int] | None = None
     output_tokens_details: OutputDetails | None = None
+    cache_creation: CacheCreation | msgspec.UnsetType = msgspec.UNSET
+    """The cache writes by lifetime, only where `message_start` could not tell them."""
 
 
 class MessageDelta(Part, tag="message_delta", frozen=True, kw_only=True):
@@ -357,18 +359,38 @@ def final_usage(start: Usage, end: EndUsage | None) -> Usage:
     """Complete the usage of `message_start` by that of `message_delta`, which is cumulative."""
     if end is None:
         return start
-    written = end.cache_creation_input_tokens or start.cache_creation_input_tokens
-    is_new = written != start.cache_creation_input_tokens
+    end = _completed(start, end)
+    written = end.cache_creation_input_tokens
+    divided = end.cache_creation
+    if isinstance(divided, msgspec.UnsetType):
+        is_new = written != start.cache_creation_input_tokens
+        divided = _divided(start.cache_creation, written) if is_new else start.cache_creation
     return replace(
         start,
-        input_tokens=end.input_tokens or start.input_tokens,
+        input_tokens=end.input_tokens,
         cache_creation_input_tokens=written,
-        cache_creation=_divided(start.cache_creation, written) if is_new else start.cache_creation,
-        cache_read_input_tokens=end.cache_read_input_tokens or start.cache_read_input_tokens,
+        cache_creation=divided,
+        cache_read_input_tokens=end.cache_read_input_tokens,
         output_tokens=end.output_tokens,
         server_tool_use=end.server_tool_use or start.server_tool_use,
         output_tokens_details=end.output_tokens_details or start.output_tokens_details,
     )
+
+
+def _completed(start: Usage, end: EndUsage) -> EndUsage:
+    """Fill in what the end does not tell; if it tells the same prompt anew, divided otherwise, its zeros count."""
+    if _prompt_of(end) == _prompt_of(start):
+        return end
+    return replace(
+        end,
+        input_tokens=end.input_tokens or start.input_tokens,
+        cache_creation_input_tokens=end.cache_creation_input_tokens or start.cache_creation_input_tokens,
+        cache_read_input_tokens=end.cache_read_input_tokens or start.cache_read_input_tokens,
+    )
+
+
+def _prompt_of(usage: Usage | EndUsage) -> int:
+    return usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
 
 
 def _divided(told: CacheCreation, written: int) -> CacheCreation:

@@ -76,7 +76,7 @@ class Writing:
         self._stop: str | None = None
         self._refusal = ""
         self.usage = Usage()
-        """The counts so far, with all that a `message_delta` cannot tell."""
+        """The counts so far."""
         self.is_over = False
         """Whether a stop sequence was found here and nothing more is wanted, counts included."""
 
@@ -109,9 +109,9 @@ class Writing:
         if ending.stop_reason == "refusal":
             details = {"type": "refusal", "category": None, "explanation": self._refusal or None}
             ending = msgspec.structs.replace(ending, stop_details=details)
-        start = self._start()
+        start, told = self._start(), self.usage
         self.usage = self._usage(0 if self._params.max_tokens == 0 else self._counts.output)
-        return [*start, *events, MessageDelta(delta=ending, usage=_end_usage(self.usage)), MessageStop()]
+        return [*start, *events, MessageDelta(delta=ending, usage=_end_usage(told, self.usage)), MessageStop()]
 
     @property
     def _is_wanted(self) -> bool:
@@ -236,13 +236,15 @@ def _known(finish: str) -> str:
     return _FINISHES[finish.lower()]
 
 
-def _end_usage(usage: Usage) -> EndUsage:
+def _end_usage(told: Usage, usage: Usage) -> EndUsage:
+    """Write the counts at the end; the lifetimes of cache writes only if `message_start` told them otherwise."""
     return EndUsage(
         input_tokens=usage.input_tokens,
         cache_creation_input_tokens=usage.cache_creation_input_tokens,
         cache_read_input_tokens=usage.cache_read_input_tokens,
         output_tokens=usage.output_tokens,
         output_tokens_details=usage.output_tokens_details,
+        cache_creation=msgspec.UNSET if usage.cache_creation == told.cache_creation else usage.cache_creation,
     )
 
 
