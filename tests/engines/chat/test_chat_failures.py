@@ -384,6 +384,20 @@ async def test_a_model_that_loads_is_waited_for(script: Script, monkeypatch: pyt
     await engine.close()
 
 
+async def test_a_model_that_vanished_is_asked_for_again(
+    script: Script, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that swaps models: its list is read again, and aliases lead to what is there now."""
+    monkeypatch.setattr("standby.engines.chat.engine.LOOK_AGAIN_S", 0.01)
+    engine = await connect(GENERIC)
+    good, script.answer = script.answer, status(404, {"error": {"message": 'model "little-model" not found'}})
+    script.pages["/v1/models"] = {"data": [{"id": "other-model"}]}
+    assert (await failure(engine)).failure is Failure.UNKNOWN_MODEL
+    await until(engine.ready)
+    script.answer = good
+    assert await engine.resolve("claude-haiku-4-5") == "other-model"
+
+
 async def test_a_finished_stream_gives_its_connection_back(script: Script, connect: Connect) -> None:
     """Requests one after another use one connection."""
     engine = await connect(GENERIC)

@@ -33,6 +33,8 @@ MOST_OF_ERROR = 65536
 CHAT = "/v1/chat/completions"
 NEEDED = frozenset({CHAT, "/v1/models"})
 """Routes without which nothing works; others are only nice to have."""
+GONE = frozenset({Failure.UNREACHABLE, Failure.UNKNOWN_MODEL})
+"""After these the engine is asked again who it is: only models that it listed are asked of it."""
 log = logging.getLogger("standby.engines.chat")
 
 
@@ -133,7 +135,7 @@ class Connection:
             return EngineError(Failure.BROKEN, f"the engine answered with nothing ({response.status})")
         body = await _whole(response, MOST_OF_ERROR)
         failure = from_status(response.status, response.headers, body, dialect=self.dialect, now=datetime.now(UTC))
-        if failure.failure is Failure.UNREACHABLE and path in NEEDED:
+        if failure.failure in GONE and path in NEEDED:
             self._lost_by(failure.message, path)
         return failure
 
