@@ -6,6 +6,7 @@
     ├── ScriptError         a script of the simulator cannot be understood
     ├── ApiError            an answer for the client: status, type, message
     │   └── InvalidParams   the same fault as a 4xx (live) or as an errored row (batch)
+    ├── PriceError          prices cannot be read or fetched
     ├── StoreError          the store could not do what was asked
     │   ├── NotFound        no such batch in this workspace
     │   └── Conflict        the batch is in a state that forbids it
@@ -76,6 +77,10 @@ def invalid(message: str) -> InvalidParams:
 def unknown_model(model: str) -> InvalidParams:
     """404 `not_found_error` with the contract's wording (2.7.3)."""
     return InvalidParams(404, "not_found_error", f"model: {model}")
+
+
+class PriceError(StandbyError):
+    """Prices cannot be read or fetched."""
 
 
 class StoreError(StandbyError):

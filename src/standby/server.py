@@ -34,10 +34,10 @@ from standby.engines.base import Engine
 from standby.engines.findings import Findings
 from standby.engines.pool import Pool
 from standby.engines.pool_meters import EndpointMeters
-from standby.errors import ScriptError, SettingError, StartError
+from standby.errors import PriceError, ScriptError, SettingError, StartError
 from standby.folder import locked, made
 from standby.logs import set_up_logs
-from standby.pricing.book import PriceBook, own_prices
+from standby.pricing.book import PriceBook, open_book
 from standby.records import Clock
 from standby.scheduler.admission import FixedWindow
 from standby.scheduler.inspection import inspect
@@ -194,7 +194,10 @@ async def _serve_on(
 
 async def _prices(settings: Settings) -> PriceBook:
     """Open the price book; where Claude's prices will be asked for, they are loaded before the first request waits."""
-    prices = PriceBook(own_prices(settings.prices))
+    try:
+        prices = open_book(settings.prices, Path(settings.store.data))
+    except PriceError as error:
+        raise StartError(str(error)) from error
     kinds = [own.kind for _, own in settings.endpoints] or [settings.engine.kind]
     if any(kind not in EMBEDDED for kind in kinds) or any(price.same_as for _, price in settings.prices):
         await asyncio.to_thread(prices.price, "claude-haiku-4-5", now_us())

@@ -46,17 +46,12 @@ def test_unknown_is_unknown() -> None:
 
 def test_the_day_is_that_of_utc() -> None:
     """A request just before midnight in UTC has the price of that day."""
-    asked: list[date] = []
-
-    def published(_: str, day: date) -> Price | None:
-        asked.append(day)
-        return None
-
-    book = PriceBook(published=published)
+    book = PriceBook()
     midnight = int(datetime(2026, 3, 13, tzinfo=UTC).timestamp()) * SECOND
-    book.price("x", midnight - 1)
-    book.price("x", midnight)
-    assert asked == [date(2026, 3, 12), date(2026, 3, 13)]
+    before, after = book.price("claude-sonnet-4-6", midnight - 1), book.price("claude-sonnet-4-6", midnight)
+    assert before == claude_price("claude-sonnet-4-6", date(2026, 3, 12))
+    assert after == claude_price("claude-sonnet-4-6", date(2026, 3, 13))
+    assert before != after
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from standby.cli.doctor import doctor
 from standby.cli.engines import engines
 from standby.cli.keys import keys
 from standby.cli.money import cost, usage
+from standby.cli.prices import prices
 from standby.cli.savings import savings
 from standby.cli.serve import serve
 from standby.cli.settings import config
@@ -40,7 +41,7 @@ def standby() -> None:
     """Serve Claude's Message Batches API over models that you run yourself."""
 
 
-for command in (serve, keys, workspaces, config, doctor, engines, usage, cost, savings):
+for command in (serve, keys, workspaces, config, doctor, engines, usage, cost, savings, prices):
     standby.add_command(command)
 
 

@@ -146,9 +146,9 @@ def cost(*, config_file: Path | None, data: str | None, top: int, as_json: bool,
 async def _cost(settings: Settings, batch_id: BatchId, top: int) -> dict[str, Any]:
     from standby import server
     from standby.api.cost import cost_of
-    from standby.pricing.book import PriceBook, own_prices
+    from standby.pricing.book import open_book
 
-    prices = PriceBook(own_prices(settings.prices))
+    prices = open_book(settings.prices, Path(settings.store.data))
     async with server.opened_to_read(settings) as (store, blobs):
         batch = await _batch(store, batch_id)
         return await cost_of(store, blobs, prices, batch, top=top, now_us=time.time_ns() // 1000)

@@ -126,9 +126,10 @@ def savings(
 
 
 def _book(config_file: Path | None, data: str | None) -> PriceBook:
-    from standby.pricing.book import PriceBook, own_prices
+    from standby.pricing.book import open_book
 
-    return PriceBook(own_prices(settings_from(config_file, store__data=data).prices))
+    settings = settings_from(config_file, store__data=data)
+    return open_book(settings.prices, Path(settings.store.data))
 
 
 def _job(requests: int, input_tokens: int, output_tokens: int, cacheable: Fraction) -> Job:

@@ -5,16 +5,18 @@ A model without a price is unknown, and stays so: None, never 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from standby.config import PriceSettings
 from standby.errors import SettingError
-from standby.pricing.claude import claude_price
+from standby.pricing.claude import BUNDLED, Published
 from standby.pricing.rates import PER_MILLION, Price, Rate, Tariff, scaled
+from standby.pricing.update import load_published
 from standby.records import SECOND
 
 WRITE_5M = Decimal("1.25")
@@ -23,8 +25,6 @@ READ = Decimal("0.1")
 """What the cache columns of an own model cost if they are left out, as multiples of its input (contract 10.1)."""
 HALF = Decimal("0.5")
 LEFT_OUT = -1.0
-
-Lookup = Callable[[str, date], Price | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,11 @@ class OwnPrice:
     batch_factor: Decimal = HALF
 
 
+def open_book(settings: Iterable[tuple[str, PriceSettings]], folder: Path) -> PriceBook:
+    """Open the book of a data folder: the operator's prices, then Claude's, as updated as they are there."""
+    return PriceBook(own_prices(settings), published=load_published(folder))
+
+
 def own_prices(settings: Iterable[tuple[str, PriceSettings]]) -> dict[str, OwnPrice]:
     """Read the operator's prices out of the settings, exactly as written there."""
     return {model: _own(price) for model, price in settings}
@@ -49,11 +54,15 @@ def own_prices(settings: Iterable[tuple[str, PriceSettings]]) -> dict[str, OwnPr
 class PriceBook:
     """Prices by model and day; asks no network."""
 
-    def __init__(self, own: Mapping[str, OwnPrice] | None = None, *, published: Lookup = claude_price) -> None:
+    def __init__(self, own: Mapping[str, OwnPrice] | None = None, *, published: Published = BUNDLED) -> None:
         """Take the operator's prices; `SettingError` names the key that cannot be read as a price."""
         self._own = dict(own or {})
         self._published = published
         self._plain = {model: _tariffs(model, price) for model, price in self._own.items() if not price.same_as}
+
+    def models(self) -> list[str]:
+        """Name every model that has a price: the operator's, then Claude's."""
+        return [*self._own, *(model for model in self._published.models() if model not in self._own)]
 
     def price(self, model: str, at_us: int) -> Price | None:
         """Find the price of a model at a moment (UTC); None if nobody knows it."""
@@ -62,8 +71,8 @@ class PriceBook:
             standard, batch = self._plain[model]
             return Price(model=model, standard=standard, batch=batch, source="settings", checked=day)
         if model in self._own:
-            return self._published(self._own[model].same_as, day)
-        return self._published(model, day)
+            return self._published.price(self._own[model].same_as, day)
+        return self._published.price(model, day)
 
 
 def _own(price: PriceSettings) -> OwnPrice:
