@@ -315,10 +315,6 @@ class _Answer:
         return events
 
 
-COUNTS = frozenset({"prompt", "cached", "output", "thought"})
-SAYS = tuple(name for name in Chunk.__struct_fields__ if name not in COUNTS)
-"""What makes a chunk more than a sign of life."""
-
-
 def _says_something(chunk: Chunk) -> bool:
-    return any(getattr(chunk, name) for name in SAYS)
+    """Whether a chunk is more than a sign of life and counts."""
+    return bool(chunk.text or chunk.thinking or chunk.calls or chunk.finish or chunk.refusal)

@@ -100,13 +100,13 @@ class Patience:
 
     async def wait_for(self, awaited: Awaitable[T]) -> T:
         """Wait for the next sign of life; raises `EngineError` that says which limit struck."""
-        left_s, words = self._next_limit()
+        left_s = self._left_s()
         began = time.monotonic()
         try:
             async with asyncio.timeout(max(0.0, left_s)):
                 return await awaited
         except TimeoutError:
-            raise EngineError(Failure.TIMEOUT, words) from None
+            raise EngineError(Failure.TIMEOUT, self._words(left_s)) from None
         finally:
             self._since_token += time.monotonic() - began
 
@@ -118,18 +118,27 @@ class Patience:
             self._answering += min(self._since_token, self._limits.stall_s)
         self._since_token = 0.0
 
-    def _next_limit(self) -> tuple[float, str]:
-        """Return the limit that is reached first if nothing comes: seconds from now, and what to say then."""
+    def _left_s(self) -> float:
+        """Return the seconds from now to the first limit, if nothing comes. For every chunk: numbers only."""
         limits = self._limits
-        alive_s = limits.alive_s - self._since_token
-        found = [(alive_s, f"the engine was alive but gave no token for {limits.alive_s:.4g} s")]
+        left_s = limits.alive_s - self._since_token
         if self.first_s is None:
-            found.append((limits.first_s, f"the engine did not begin to answer in {limits.first_s:.4g} s"))
+            left_s = min(left_s, limits.first_s)
         else:
-            found.append((limits.stall_s, f"the engine stalled between tokens for {limits.stall_s:.4g} s"))
-            left_s = limits.total_s - self._answering
-            found.append((left_s, f"the engine was not done after {limits.total_s:.4g} s of answering"))
-        if self._deadline_us is not None:
-            left_s = (self._deadline_us - time.time_ns() // 1000) / SECOND
-            found.append((left_s, "the deadline passed before the engine was done"))
-        return min(found)
+            left_s = min(left_s, limits.stall_s, limits.total_s - self._answering)
+        if self._deadline_us is None:
+            return left_s
+        return min(left_s, (self._deadline_us - time.time_ns() // 1000) / SECOND)
+
+    def _words(self, left_s: float) -> str:
+        """Say which limit it was that was `left_s` away."""
+        limits = self._limits
+        if self.first_s is None and left_s == limits.first_s:
+            return f"the engine did not begin to answer in {limits.first_s:.4g} s"
+        if self.first_s is not None and left_s == limits.stall_s:
+            return f"the engine stalled between tokens for {limits.stall_s:.4g} s"
+        if self.first_s is not None and left_s == limits.total_s - self._answering:
+            return f"the engine was not done after {limits.total_s:.4g} s of answering"
+        if left_s == limits.alive_s - self._since_token:
+            return f"the engine was alive but gave no token for {limits.alive_s:.4g} s"
+        return "the deadline passed before the engine was done"
