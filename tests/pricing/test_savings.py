@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import shutil
@@ -14,11 +15,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from standby.cli import standby
+from standby.config import Settings, StoreSettings
 from standby.pricing.claude import claude_price
 from standby.pricing.log import LogError, read_log
 from standby.pricing.rates import DOLLAR, Price
 from standby.pricing.savings import Past
-from standby.records import Tokens
+from standby.records import Bill, LiveBill, Tokens
+from standby.server import open_store
 
 NIGHT = ("--requests", "1000", "--input", "6200", "--output", "300", "--cacheable", str(6000 / 6200))
 SHEETS = ("Inputs", "Standard", "Batch", "Cache", "Break-even", "By model")
@@ -91,6 +94,30 @@ def test_past_requests_are_reckoned_each_by_itself(tmp_path: Path) -> None:
     shown = run("--log", "-", stdin=json.dumps(lines[2]))
     assert "unknown" in shown.stdout
     assert "Prices unknown: smol" in shown.stderr
+
+
+def test_the_server_s_own_ledger_is_reckoned(tmp_path: Path) -> None:
+    """Live requests count as they were charged, batch items not at all; unknown prices stay unknown."""
+    asyncio.run(_charge(tmp_path))
+    result = run("--ledger", "--json", "--data", str(tmp_path))
+    known, unknown = json.loads(result.stdout)
+    assert (known["model"], known["requests"], known["standard"], known["batch"]) == ("claude-haiku-4-5", 2, 14, 7)
+    assert (unknown["model"], unknown["standard"], unknown["batch"]) == ("smol", None, None)
+    assert run("--ledger", "--since", "1d", "--data", str(tmp_path)).exit_code == 1
+    assert run("--ledger", "--since", "x", "--data", str(tmp_path)).exit_code == 2
+
+
+async def _charge(folder: Path) -> None:
+    store = await open_store(Settings(store=StoreSettings(data=str(folder))))
+    workspace = (await store.list_workspaces())[0].id
+    used = Tokens(input=10)
+    bills = [
+        Bill(model="claude-haiku-4-5", requests=2, tokens=used, plain_pico=20, batch_pico=10, charge_pico=14),
+        Bill(model="smol", requests=1, tokens=used, unpriced=1),
+    ]
+    entered = [LiveBill(workspace_id=workspace, credential="k", bill=bill) for bill in bills]
+    await store.charge_live(entered, now_us=1_700_000_000_000_000)
+    await store.close()
 
 
 def test_cache_columns_of_a_log_are_read() -> None:

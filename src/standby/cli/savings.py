@@ -12,9 +12,13 @@ import click
 from standby.cli.flags import settings_from, with_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from standby.config import Settings
     from standby.pricing.book import PriceBook
     from standby.pricing.rates import Price
     from standby.pricing.savings import Comparison, Hindsight, Job, Outlook
+    from standby.records import Bill
 
 MODELS = ("claude-haiku-4-5", "claude-sonnet-5-5", "claude-opus-5-5")
 HITS = "30%-98%"
@@ -85,6 +89,10 @@ class Shares(click.ParamType[tuple[Fraction, Fraction]]):
     metavar="FILE",
     help="Past requests instead: JSON Lines of Messages or results; - is standard input.",
 )
+@click.option(
+    "--ledger", "from_ledger", is_flag=True, help="Live requests of this server instead, as they were charged."
+)
+@click.option("--since", metavar="DAY", help="With --ledger: the first day, 2026-11-22 or 30d; without it all of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, money in pico-dollars.")
 @click.option(
     "--xlsx",
@@ -104,19 +112,25 @@ def savings(
     ttl: str,
     models: tuple[str, ...],
     log_file: Path | None,
+    from_ledger: bool,
+    since: str | None,
     as_json: bool,
     xlsx: Path | None,
 ) -> None:
     """Say what it would save to move a job to batches: a night, a month, a year.
 
-    Either describe a night (--requests, --input, --output), or give a --log of requests that were made. Prices are
+    Either describe a night (--requests, --input, --output), or give a --log of requests that were made, or ask this
+    server's own --ledger. Prices are
     those of today; a model whose price nobody knows is named, never reckoned as 0.
     """
     book = _book(config_file, data)
-    if log_file is not None:
-        if xlsx is not None or requests is not None:
-            raise click.UsageError("--log stands alone: it needs no --requests, and a log makes no --xlsx")
-        _from_log(book, log_file, as_json=as_json)
+    if log_file is not None or from_ledger:
+        flag = "--log" if log_file is not None else "--ledger"
+        if xlsx is not None or requests is not None or (log_file is not None and from_ledger):
+            raise click.UsageError(f"{flag} stands alone: it needs no --requests, and the past makes no --xlsx")
+        settings = settings_from(config_file, store__data=data)
+        found = _past(book, log_file) if log_file is not None else _ledger(book, settings, since)
+        _tell_hindsight(found, as_json=as_json)
         return
     for flag, value in (("--requests", requests), ("--input", input_tokens), ("--output", output_tokens)):
         if value is None:
@@ -243,23 +257,59 @@ def _plain(each: Outlook) -> dict[str, Any]:
     }
 
 
-def _from_log(book: PriceBook, file: Path, *, as_json: bool) -> None:
-    import time
-
+def _past(book: PriceBook, file: Path) -> list[Hindsight]:
     from standby.pricing.log import read_log
     from standby.pricing.savings import look_back
 
-    now_us = time.time_ns() // 1000
     with click.open_file(str(file), "rb") as lines:
-        found = look_back(read_log(lines, name=str(file)), lambda model: book.price(model, now_us))
+        found = list(look_back(read_log(lines, name=str(file)), _today(book)))
     if not found:
         raise click.ClickException(f"{file}: holds no request that succeeded")
+    return found
+
+
+def _ledger(book: PriceBook, settings: Settings, since: str | None) -> list[Hindsight]:
+    import asyncio
+
+    from standby.api.money import day_of
+    from standby.errors import InvalidParams
+    from standby.pricing.savings import look_at_bills
+
+    try:
+        since_day = day_of("since", since)
+    except InvalidParams as error:
+        raise click.UsageError(f"--{error.message}") from None
+    found = list(look_at_bills(asyncio.run(_live_bills(settings, since_day)), _today(book)))
+    if not found:
+        raise click.ClickException("this server has answered no live request that succeeded")
+    return found
+
+
+async def _live_bills(settings: Settings, since_day: int | None) -> list[Bill]:
+    from dataclasses import replace
+
+    from standby.cli.stores import store_of
+    from standby.store.base import By
+
+    async with store_of(settings) as store:
+        rows = await store.usage(by=(By.MODEL, By.KIND), since_day=since_day)
+    return [replace(row.bill, model=row.model or "") for row in rows if row.kind == "live"]
+
+
+def _today(book: PriceBook) -> Callable[[str], Price | None]:
+    import time
+
+    now_us = time.time_ns() // 1000
+    return lambda model: book.price(model, now_us)
+
+
+def _tell_hindsight(found: list[Hindsight], *, as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
         click.echo(json.dumps([asdict(each) for each in found], indent=2))
     else:
-        _show_hindsight(list(found))
+        _show_hindsight(found)
 
 
 def _show_hindsight(found: list[Hindsight]) -> None:

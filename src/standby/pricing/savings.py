@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Literal
 
 from standby.pricing.rates import Price, Tariff
-from standby.records import Tokens
+from standby.records import Bill, Tokens
 
 Ttl = Literal["5m", "1h"]
 NIGHTS_A_MONTH = 30
@@ -156,6 +156,32 @@ def look_back(past: Iterable[Past], price_of: Callable[[str], Price | None]) -> 
         for model, total in sums.items()
     ]
     return sorted(found, key=lambda each: (-(each.standard or 0), each.model))
+
+
+def look_at_bills(bills: Iterable[Bill], price_of: Callable[[str], Price | None]) -> Sequence[Hindsight]:
+    """Do the same from the bills of live requests: what they were charged, and the batch's share of it today.
+
+    A batch costs the same share of every column and step, so the share can be taken of the sum.
+    """
+    return sorted(
+        (_hindsight(bill, price_of(bill.model)) for bill in bills), key=lambda e: (-(e.standard or 0), e.model)
+    )
+
+
+def _hindsight(bill: Bill, price: Price | None) -> Hindsight:
+    is_known = price is not None and bill.unpriced < bill.requests
+    batch = None
+    if price is not None and is_known:
+        whole, part = price.standard.base.output, price.batch.base.output
+        batch = bill.charge_pico * part // whole if whole else 0
+    return Hindsight(
+        model=bill.model,
+        requests=bill.requests,
+        tokens=bill.tokens,
+        standard=bill.charge_pico if is_known else None,
+        batch=batch,
+        already_batch=0,
+    )
 
 
 class _Sum:
