@@ -153,9 +153,12 @@ class EngineSettings:
 class SimulatorSettings:
     """How the simulator behaves."""
 
-    prefill_tokens_s: float = field(default=0.0, metadata={"doc": "Prompt tokens a second; 0 takes no time.", "min": 0})
+    prefill_tokens_s: float = field(
+        default=0.0, metadata={"doc": "Prompt tokens a second; 0 takes no time, or the profile's.", "min": 0}
+    )
     decode_tokens_s: float = field(
-        default=0.0, metadata={"doc": "Answer tokens a second and request; 0 takes no time.", "min": 0}
+        default=0.0,
+        metadata={"doc": "Answer tokens a second of a request alone; 0 takes no time, or the profile's.", "min": 0},
     )
     slots: int = field(default=64, metadata={"doc": "Requests it works on at once.", "min": 1})
     answer_tokens: int = field(

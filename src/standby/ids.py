@@ -9,6 +9,7 @@ import time
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 BODY = 22
+_PAIRS = tuple(first + second for first in ALPHABET for second in ALPHABET)
 _RANDOM_BITS = 80
 _lock = threading.Lock()
 _last = 0
@@ -33,11 +34,12 @@ def random_id(prefix: str) -> str:
 
 def base62(value: int) -> str:
     """Write `value` in base 62, exactly 22 characters."""
-    digits = []
-    for _ in range(BODY):
-        value, rest = divmod(value, 62)
-        digits.append(ALPHABET[rest])
-    return "".join(reversed(digits))
+    pairs = []
+    for _ in range(BODY // 2):
+        value, rest = divmod(value, 3844)
+        pairs.append(_PAIRS[rest])
+    pairs.reverse()
+    return "".join(pairs)
 
 
 def is_id(prefix: str, text: str) -> bool:

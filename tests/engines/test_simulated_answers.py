@@ -174,7 +174,7 @@ async def test_it_fills_a_template_in() -> None:
     params = ask("say {model}", system="Be brief.")
     said = text_of(await engine.generate(params, context=Context(batch_id="b", custom_id="doc-7")))
     tokens = await engine.count_tokens(count("say {model}", system="Be brief."))
-    wanted = f"doc-7 asked claude-opus-5-5 'say {{model}}' after 'Be brief.' in {tokens} tokens {{else}} {{"
+    wanted = f"doc-7 asked {params.model} 'say {{model}}' after 'Be brief.' in {tokens} tokens {{else}} {{"
     assert said == wanted
 
 

@@ -55,7 +55,7 @@ async def test_a_script_sees_who_asks_for_what() -> None:
     turns = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]
     await engine.generate(ask(messages=turns, model="claude-haiku-4-5"), context=item("x"))
     await engine.generate(ask("Hello"), live=True, context=Context(simulate="slow"))
-    assert script.asked == [("x", "claude-haiku-4-5", "a\nb", ""), ("", "claude-opus-5-5", "Hello", "slow")]
+    assert script.asked == [("x", "claude-haiku-4-5", "a\nb", ""), ("", ask().model, "Hello", "slow")]
 
 
 @pytest.mark.parametrize("kind", STATUSES)

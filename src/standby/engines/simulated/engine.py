@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from standby.config import SimulatorSettings
@@ -95,11 +94,14 @@ class Simulated:
     ) -> Message:
         """Answer one request after the time that its tokens take."""
         asked = _Asked(params=params, deadline_us=deadline_us, live=live, context=context)
-        async with self._working(asked) as work:
+        work = await self._enter(asked)
+        try:
             await self._begin(work)
             if work.job.answer_tokens > 1:
                 await self._pace.reach(work.job, work.job.answer_tokens)
             return work.message
+        finally:
+            self._pace.leave(work.job)
 
     async def stream(
         self,
@@ -111,13 +113,16 @@ class Simulated:
     ) -> AsyncGenerator[Event]:
         """The same as events: the first when the prompt is read, then each piece after the time of a token."""
         asked = _Asked(params=params, deadline_us=deadline_us, live=live, context=context)
-        async with self._working(asked) as work:
+        work = await self._enter(asked)
+        try:
             out = await self._begin(work)
             for tokens, event in events(work.message, work.answer):
                 if tokens > out:
                     out = tokens
                     await self._pace.reach(work.job, out)
                 yield event
+        finally:
+            self._pace.leave(work.job)
 
     async def count_tokens(self, params: CountParams) -> int:
         """Count as `usage` does."""
@@ -152,9 +157,8 @@ class Simulated:
         """Return the same in Prometheus' text format and the engine's own names; empty if there are none."""
         return self._metrics.text(self._pace.gauges())
 
-    @contextlib.asynccontextmanager
-    async def _working(self, asked: _Asked) -> AsyncIterator[_Work]:
-        """Admit a request, give it a seat, and take it back in the end."""
+    async def _enter(self, asked: _Asked) -> _Work:
+        """Admit a request and give it a seat, which whoever asked must take back."""
         prompt, answer = await self._admit(asked)
         job = Job(
             live=asked.live,
@@ -166,13 +170,14 @@ class Simulated:
         await self._pace.enter(job)
         try:
             cached = self._looked_up(asked, prompt)
-            usage = _usage(prompt, job) if cached is None else cached.split.usage(0)
-            if cached is not None:
-                job.cached = cached.split.read
-            message = answer.message(random_id("msg"), resolved(asked.params.model), usage)
-            yield _Work(job=job, answer=answer, message=message, cached=cached)
-        finally:
+        except BaseException:
             self._pace.leave(job)
+            raise
+        if cached is not None:
+            job.cached = cached.split.read
+        usage = _usage(prompt, job) if cached is None else cached.split.usage(0)
+        message = answer.message(random_id("msg"), resolved(asked.params.model), usage)
+        return _Work(job=job, answer=answer, message=message, cached=cached)
 
     async def _begin(self, work: _Work) -> int:
         """Wait for the first token, if there is any; what the request wrote can be read from now on."""

@@ -15,6 +15,7 @@ import msgspec
 
 from standby.wire.messages import (
     ContentParam,
+    ContentSource,
     DocumentParam,
     ImageParam,
     PromptParams,
@@ -25,7 +26,6 @@ from standby.wire.messages import (
     ToolResultParam,
     Turn,
 )
-from standby.wire.params import ContentSource
 
 WORD = 6
 """Most characters of one token."""
@@ -37,8 +37,8 @@ TURN = 3
 """Tokens around each turn."""
 TOOLS = 300
 """Tokens that come with tools, whatever they are (the documentation says 290 to 530 by model)."""
-LONG = 512
-"""From this length on a count is remembered: such a text is likely to be a system prompt that comes again."""
+LONG = range(512, 1 << 16)
+"""Lengths of texts whose count is remembered: such a one is likely to be a system prompt that comes again."""
 
 _SMALL = tuple(-(-length // WORD) for length in range(256))
 _PIECE = re.compile(r"\s*(?:[!-~]{1,6}|[^\s!-~])|\s+")
@@ -94,10 +94,10 @@ def count_block(block: ContentParam | ToolResultContent) -> int:
 
 def count_text(text: str) -> int:
     """Count the tokens of a text."""
-    return _count_long(text) if len(text) >= LONG else _count_text(text)
+    return _count_long(text) if len(text) in LONG else _count_text(text)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _count_long(text: str) -> int:
     return _count_text(text)
 
