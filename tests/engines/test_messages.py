@@ -267,6 +267,16 @@ async def test_the_answer_is_the_upstreams(connect: Connect) -> None:
     assert (usage.output_tokens, usage.server_tool_use) == (9, {"web_search_requests": 2, "web_fetch_requests": 0})
 
 
+async def test_what_llamacpp_says_its_own_way_is_put_right(upstream: Upstream, connect: Connect) -> None:
+    """An id that is none of this API's, and a stop sequence that hit but is called the end of the turn."""
+    foreign = {**START, "message": {**START["message"], "id": "chatcmpl-1"}}
+    hit = {**END[0], "delta": {"stop_reason": "end_turn", "stop_sequence": "x"}}
+    upstream.answer = stream(foreign, *TEXT, hit, END[1])
+    message = await (await connect()).generate(ask(stop_sequences=["x"]))
+    assert message.id.startswith("msg_")
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "x")
+
+
 async def test_events_are_passed_on_as_they_come(upstream: Upstream, connect: Connect) -> None:
     """The first before the last is sent, unknown blocks included."""
     block = {"type": "web_search_tool_result", "tool_use_id": "s", "content": []}

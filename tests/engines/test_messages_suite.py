@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from importlib.metadata import version as version_of
 from typing import ClassVar
 
 import pytest
@@ -16,7 +15,7 @@ from standby.engines.simulated import Simulated
 from standby.server import now_us
 from tests.engines.conftest import RunningHost
 from tests.engines.features import Feature, Lack
-from tests.engines.suite import EngineSuite
+from tests.engines.suite import EngineSuite, is_idle, text_of
 from tests.harness import ServerProcess
 
 
@@ -66,22 +65,26 @@ class TestPool(EngineSuite):
 
 
 @pytest.mark.real
-class TestLlamaCppMessages(EngineSuite):
-    """llama.cpp's own Messages route."""
-
-    model = "claude-anything"
-    lacks: ClassVar[Mapping[Feature, Lack]] = {}
-
-    @staticmethod
-    def version() -> str:
-        """Say which release was asked."""
-        return f"xllamacpp {version_of('xllamacpp')}, SmolLM2-135M-Instruct Q4_1"
-
-    @pytest.fixture
-    async def engine(self, llamacpp_host: RunningHost) -> AsyncIterator[Engine]:
-        """Connect to the session's server."""
-        settings = EngineSettings(slots=llamacpp_host.slots)
-        engine = Messages(settings, base_url="http://localhost", uds=llamacpp_host.uds)
-        await engine.start()
-        yield engine
+async def test_llamacpp_speaks_messages_itself(llamacpp_host: RunningHost) -> None:
+    """An alias finds its model; answers, stops and counts come back in the contract's form; leaving frees the place."""
+    engine = Messages(EngineSettings(slots=llamacpp_host.slots), base_url="http://host", uds=llamacpp_host.uds)
+    await engine.start()
+    try:
+        asking = EngineSuite()
+        asking.model = "claude-anything"  # type: ignore[misc]
+        message = await engine.generate(asking.ask(max_tokens=6))
+        assert message.id.startswith("msg_")
+        assert (message.model, message.stop_reason) == (llamacpp_host.model, "max_tokens")
+        assert message.usage.output_tokens == 6
+        read = message.usage.input_tokens + message.usage.cache_read_input_tokens
+        assert read == await engine.count_tokens(asking.count())
+        stop = text_of(message)[2:5]
+        stopped = await engine.generate(asking.ask(max_tokens=6, stop_sequences=[stop]))
+        assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", stop)
+        events = engine.stream(asking.ask(max_tokens=500))
+        await anext(events)
+        await events.aclose()
+        assert is_idle(engine)
+        assert text_of(await engine.generate(asking.ask(max_tokens=2)))
+    finally:
         await engine.close()

@@ -120,9 +120,12 @@ async def test_a_client_that_leaves_stops_its_work_in_the_engine(
 
 def test_a_server_behind_that_is_killed_and_comes_back_fails_no_item(tmp_path: Path) -> None:
     """A batch half done waits for it; every item has one result, and none is errored."""
-    slow = {"simulator": {"decode_tokens_s": 400, "slots": 4}}
+    slow: dict[str, dict[str, Any]] = {"simulator": {"decode_tokens_s": 400, "slots": 4}}
     with ServerProcess(tmp_path / "behind", config=slow) as behind:
-        config = {"endpoints.behind": {"kind": behind.url, "slots": 4}, "engine": {"breaker_pause_s": 0.2}}
+        config: dict[str, dict[str, Any]] = {
+            "endpoints.behind": {"kind": behind.url, "slots": 4},
+            "engine": {"breaker_pause_s": 0.2},
+        }
         with ServerProcess(tmp_path / "front", engine="local", config=config) as front:
             batch = create(front, [item(f"i{n}", text=f"number {n}") for n in range(150)])
             wait_until(lambda: retrieve(front, batch["id"])["request_counts"]["succeeded"] >= 20, 60, "it never began")

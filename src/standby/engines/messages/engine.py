@@ -17,6 +17,7 @@ from standby.engines.messages.connection import Connection
 from standby.engines.messages.failures import NoRoute, from_event
 from standby.engines.messages.served import Served, named, read_models, resolve_here
 from standby.errors import ApiError, EngineError, Failure, InvalidParams, invalid, unknown_model
+from standby.ids import random_id
 from standby.records import Load
 from standby.wire.messages import (
     Accumulator,
@@ -200,8 +201,9 @@ class Messages:
             if isinstance(event, (ContentBlockStart, ContentBlockDelta)):
                 patience.token()
             elif isinstance(event, MessageDelta):
-                ending = event
+                event = ending = _ended(event)
             elif isinstance(event, MessageStart):
+                event = MessageStart(message=_identified(event.message))
                 started = event.message
             if started is None or (isinstance(event, MessageStop) and _ends_badly(ending)):
                 raise EngineError(Failure.BROKEN, "the engine's events are not those of a message")
@@ -295,9 +297,21 @@ def _read_event(data: bytes) -> Event | None:
 
 def _read(data: bytes) -> Message:
     try:
-        return read_answer(data)
+        return _identified(read_answer(data))
     except ValueError:
         raise EngineError(Failure.BROKEN, "the engine's answer cannot be read") from None
+
+
+def _identified(message: Message) -> Message:
+    """Keep the engine's id, unless it is none of this API's, as with llama.cpp."""
+    return message if message.id.startswith("msg_") else replace(message, id=random_id("msg"))
+
+
+def _ended(event: MessageDelta) -> MessageDelta:
+    """Say `stop_sequence` where one is named: llama.cpp names it and says `end_turn`."""
+    if event.delta.stop_sequence is None or event.delta.stop_reason != "end_turn":
+        return event
+    return replace(event, delta=replace(event.delta, stop_reason="stop_sequence"))
 
 
 def _ends_badly(ending: MessageDelta | None) -> bool:
