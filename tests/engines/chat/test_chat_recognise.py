@@ -12,7 +12,8 @@ from aiohttp import web
 from standby.config import EngineSettings
 from standby.engines.base import CacheProfile, Model
 from standby.engines.chat import Chat, resolve_name
-from standby.engines.chat.recognise import CACHES, Told, conclude, features_of, sglang_told, vllm_told
+from standby.engines.chat.recognise import CACHES, conclude, features_of
+from standby.engines.chat.told import Told, sglang_told, vllm_told
 from standby.errors import InvalidParams
 from standby.wire.chat.dialect import DIALECTS, GENERIC, HOST, LLAMACPP, OLLAMA, OPENAI, SGLANG, VLLM, Dialect
 from tests.engines.chat.scripted import Connect, Script, ask, count, status, stream, usage

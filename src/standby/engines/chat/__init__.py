@@ -1,7 +1,8 @@
 """Any engine with `/v1/chat/completions`.
 
 `engine` is the endpoint, `connection` the way to it, `failures` what its refusals mean, `patience` how long it may
-take, `recognise` who it says it is, `signals` its metrics, `counting` its tokenizer.
+take, `recognise` who it says it is (`told`: in its own pages), `probe` and `trials` what it turns out to do, `signals`
+its metrics, `counting` its tokenizer.
 """
 
 from standby.engines.chat.engine import Chat
