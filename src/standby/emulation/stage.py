@@ -15,8 +15,8 @@ from standby.emulation.script import Script, read_script, rules_of
 from standby.errors import ScriptError
 
 MOST_ARRIVALS = 10_000
-EXACT_STEPS = 300
-COARSE_STEPS = 300
+EXACT_STEPS = 100
+COARSE_STEPS = 100
 
 
 @dataclass(slots=True, kw_only=True)
