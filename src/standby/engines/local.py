@@ -72,10 +72,15 @@ class Local:
 
     @property
     def profile(self) -> EngineProfile:
-        """What it declares."""
+        """What it declares; settings go before what is known of it, also while it starts."""
+        if self._host is not None:
+            return self._host.chat.profile
         embedded = self._backend == "openvino"
         cache = CacheProfile.SHARED_AFTER_FIRST_TOKEN if embedded else CacheProfile.PER_SLOT
-        return EngineProfile(name=self._backend, slots=self._slots, cache=cache, yields_to_live=embedded)
+        if self._settings.cache != "auto":
+            cache = CacheProfile(self._settings.cache)
+        yields = embedded and self._settings.priority != "off"
+        return EngineProfile(name=self._backend, slots=self._slots, cache=cache, yields_to_live=yields)
 
     @property
     def pid(self) -> int | None:

@@ -39,6 +39,7 @@ def read_options(arguments: list[str] | None) -> Options:
     parser.add_argument("--slots", type=int, default=0, help="sequences at once; 0 takes the backend's default")
     parser.add_argument("--context", type=int, default=0, help="0 takes the model's")
     parser.add_argument("--watch-stdin", action="store_true", help="exit when stdin ends: the parent is gone")
+    parser.add_argument("--no-measure", dest="measure", action="store_false", help="do not measure speeds at the start")
     found = parser.parse_args(arguments)
     return Options(**{**vars(found), "threads": found.threads or free_cores()})
 

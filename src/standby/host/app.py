@@ -6,6 +6,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from typing import Any, Protocol
 
 import msgspec
@@ -53,12 +55,29 @@ class Prompter(Protocol):
         ...
 
 
-def build_app(*, name: str, prompter: Prompter, loop: StepLoop, metrics: Metrics, slots: int) -> Starlette:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the host tells of itself at `/v1/models`."""
+
+    name: str
+    slots: int
+    threads: int
+    kv_tokens: int
+    """How many tokens the KV cache holds."""
+    prefill_tokens_s: float | None = None
+    """Prompt tokens a second, as measured at the start; None if that was skipped."""
+    decode_tokens_s: float | None = None
+    """Tokens a second of one answer alone, measured likewise."""
+    version: str = field(default_factory=lambda: f"standby {version('standby')}")
+
+
+def build_app(facts: Facts, *, prompter: Prompter, loop: StepLoop, metrics: Metrics) -> Starlette:
     """Put the routes together for a model that is loaded."""
+    name = facts.name
     created = int(time.time())
 
     async def models(_: Request) -> Response:
-        return _json(200, {"object": "list", "data": [_model(name, created, prompter.context, slots)]})
+        return _json(200, {"object": "list", "data": [_model(facts, created, prompter.context)]})
 
     async def count(request: Request) -> Response:
         try:
@@ -85,14 +104,15 @@ def build_app(*, name: str, prompter: Prompter, loop: StepLoop, metrics: Metrics
     )
 
 
-def _model(name: str, created: int, context: int, slots: int) -> dict[str, Any]:
+def _model(facts: Facts, created: int, context: int) -> dict[str, Any]:
+    told = {key: value for key, value in asdict(facts).items() if key != "name" and value is not None}
     return {
-        "id": name,
+        "id": facts.name,
         "object": "model",
         "created": created,
         "owned_by": "standby",
         "max_model_len": context,
-        "slots": slots,
+        **told,
     }
 
 

@@ -40,6 +40,15 @@ class Metrics:
         self._step = Summary("standby_host_step_seconds", "Time of a step.", registry=registry)
         self._sequences = Gauge("standby_host_sequences", "Sequences.", ["class", "state"], registry=registry)
         self._blocks = Gauge("standby_host_kv_blocks", "KV blocks.", ["state"], registry=registry)
+        self._speed = Gauge(
+            "standby_host_measured_tokens_per_second", "Speed of one alone at the start.", ["phase"], registry=registry
+        )
+
+    def measured(self, prefill: float | None, decode: float | None) -> None:
+        """Tell the speeds that were measured at the start, if any."""
+        for phase, speed in (("prefill", prefill), ("decode", decode)):
+            if speed is not None:
+                self._speed.labels(phase).set(speed)
 
     def watch(self, waiting: Mapping[int, Sequence], running: Mapping[int, Sequence], prefixes: Prefixes) -> None:
         """Read the gauges off the loop's own books when somebody asks."""

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 
-from standby.host.app import build_app
+from standby.host.app import Facts, build_app
 from standby.host.ask import Sampling
 from standby.host.gguf import NotGguf, read_header
 from standby.host.loop import StepLoop
@@ -37,26 +37,34 @@ def serve_openvino(options: Options) -> None:
         slots=slots,
         context=options.context,
     )
-    prefill, decode = warm_up(pipeline)
-    log.info(
-        "ready after %.1f s: %s, %d threads, %d slots, %d tokens of KV cache, context %d, "
-        "reads %.0f tokens/s, writes %.0f tokens/s alone",
-        *(time.perf_counter() - began, options.model.name, options.threads, slots),
-        *(pipeline.blocks * BLOCK, pipeline.context, prefill, decode),
+    pipeline.check_block()
+    prefill, decode = measure(pipeline) if options.measure else (None, None)
+    facts = Facts(
+        name=options.name or options.model.stem,
+        slots=slots,
+        threads=options.threads,
+        kv_tokens=pipeline.blocks * BLOCK,
+        prefill_tokens_s=prefill,
+        decode_tokens_s=decode,
     )
-    asyncio.run(_serve(options, pipeline, slots))
+    log.info(
+        "ready after %.1f s: %s, %d threads, %d slots, %d tokens of KV cache, context %d, %s",
+        *(time.perf_counter() - began, options.model.name, options.threads, slots, facts.kv_tokens, pipeline.context),
+        f"reads {prefill:.0f} tokens/s, writes {decode:.0f} tokens/s alone" if prefill else "not measured",
+    )
+    asyncio.run(_serve(options, pipeline, facts))
 
 
-async def _serve(options: Options, pipeline: Pipeline, slots: int) -> None:
+async def _serve(options: Options, pipeline: Pipeline, facts: Facts) -> None:
     metrics = Metrics()
-    loop = StepLoop(pipeline, metrics, slots=slots, block=BLOCK)
-    name = options.name or options.model.stem
-    app = build_app(name=name, prompter=pipeline, loop=loop, metrics=metrics, slots=slots)
+    metrics.measured(facts.prefill_tokens_s, facts.decode_tokens_s)
+    loop = StepLoop(pipeline, metrics, slots=facts.slots, block=BLOCK)
+    app = build_app(facts, prompter=pipeline, loop=loop, metrics=metrics)
     listener = listen(options)
     stepping = asyncio.ensure_future(loop.run())
     stepping.add_done_callback(_end_if_stuck)
     port = 0 if options.uds else listener.getsockname()[1]
-    say_ready(options, port=port, slots=slots, context=pipeline.context)
+    say_ready(options, port=port, slots=facts.slots, context=pipeline.context)
     await serve_app(app, listener)
     os._exit(0)
 
@@ -67,13 +75,12 @@ def _end_if_stuck(stepping: asyncio.Task[None]) -> None:
         os._exit(STUCK)
 
 
-def warm_up(pipeline: Pipeline) -> tuple[float, float]:
-    """Let the library compile its kernels, and measure: prompt tokens a second, answer tokens a second alone."""
-    pipeline.check_block()
-    _timed(pipeline, 200, 1, first=1)
+def measure(pipeline: Pipeline) -> tuple[float, float]:
+    """Return prompt tokens a second, and answer tokens a second alone; well under a second on two cores."""
+    _timed(pipeline, 200, 1, first=1)  # the library compiles its kernels
     prefill = 200 / _timed(pipeline, 200, 1, first=300)
     decode = 8 / _timed(pipeline, 1, 8, first=600)
-    return prefill, decode
+    return round(prefill, 1), round(decode, 1)
 
 
 def _timed(pipeline: Pipeline, prompt: int, limit: int, *, first: int) -> float:

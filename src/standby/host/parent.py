@@ -27,10 +27,27 @@ def _exit_at_end_of_stdin() -> None:
 
 
 def free_cores() -> int:
-    """Return how many cores this process may use: affinity, container quota; one is left over when there are many."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many threads are worth while here: one a core, one core left over when there are many.
+
+    What counts is affinity and the container's quota. Two hardware threads of one core share its vector unit, so
+    they count once; a virtual machine that hides its cores shows each of its processors as one.
+    """
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = physical_cores(allowed, Path("/sys/devices/system/cpu"))
     cores = max(1, min(cores, _quota() or cores))
     return cores if cores <= 4 else cores - 1
+
+
+def physical_cores(allowed: set[int], folder: Path) -> int:
+    """Count the cores behind some processors, as the kernel tells them; each is its own where it does not."""
+    return len({_siblings(number, folder) for number in allowed})
+
+
+def _siblings(number: int, folder: Path) -> str:
+    try:
+        return (folder / f"cpu{number}/topology/thread_siblings_list").read_text(encoding="ascii").strip()
+    except OSError:
+        return str(number)
 
 
 def _quota() -> int | None:

@@ -27,6 +27,8 @@ class Options:
     slots: int
     context: int
     watch_stdin: bool
+    measure: bool = True
+    """Whether to measure speeds at the start."""
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
