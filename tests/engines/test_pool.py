@@ -358,7 +358,7 @@ async def test_the_breaker_shuts_an_endpoint_that_fails_in_a_row_and_tries_it_on
         with pytest.raises(EngineError, match="broke"):
             await pool.generate(ask())
     with pytest.raises(EngineError, match="nobody who serves this model is up") as caught:
-        await pool.generate(ask())
+        await pool.generate(ask(), live=True)
     assert (caught.value.failure, caught.value.retry_after_s) == (Failure.UNREACHABLE, 5)
     assert len(one.asked) == 5
     assert not pool.ready()

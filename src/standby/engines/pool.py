@@ -293,7 +293,7 @@ class Pool:
         while True:
             up = [one for one in seeking.route.endpoints if one not in seeking.tried and one.is_up()]
             if not up:
-                raise seeking.fault or self._nobody(seeking.route)
+                raise seeking.fault or self._nobody(seeking.route, live=seeking.live)
             found = min(filter(self._takes(live=seeking.live), up), key=_fullness, default=None)
             if found is not None:
                 return found
@@ -309,10 +309,11 @@ class Pool:
     def _takes_batch(self, endpoint: Endpoint) -> bool:
         return endpoint.is_up() and endpoint.batch < self._most_batch(endpoint.load())
 
-    def _nobody(self, route: Route) -> EngineError:
+    def _nobody(self, route: Route, *, live: bool) -> EngineError:
+        """Say that nobody can; a client is told when to come back, an item is started once there is room again."""
         names = ", ".join(endpoint.name for endpoint in route.endpoints) or "no endpoint"
         wait_us = min((endpoint.wait_us() for endpoint in route.endpoints if endpoint.engine.ready()), default=0)
-        wait_s = wait_us / SECOND if wait_us else None
+        wait_s = wait_us / SECOND if wait_us and live else None
         return EngineError(
             Failure.UNREACHABLE, f"nobody who serves this model is up (of {names})", retry_after_s=wait_s
         )

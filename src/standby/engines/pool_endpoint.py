@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from standby.config import EngineSettings
 from standby.engines.base import Engine, Model
 from standby.engines.breaker import Breaker, BreakerState
 from standby.engines.pool_meters import AWAY, EndpointMeters
 from standby.errors import ApiError, EngineError, Failure
 from standby.records import SECOND, Clock, Load
+
+log = structlog.get_logger("standby.engines")
 
 
 class Endpoint:
@@ -147,7 +151,10 @@ class Turn:
             if error.retry_after_s:
                 at.breaker = at.breaker.rested(now_us, int(error.retry_after_s * SECOND))
         elif not self._is_ours(error, now_us):
-            at.breaker = at.breaker.failed(now_us, is_trial=self._is_trial)
+            before, at.breaker = at.breaker, at.breaker.failed(now_us, is_trial=self._is_trial)
+            if at.breaker.openings > before.openings:
+                pause_s = at.breaker.wait_us(now_us) / SECOND
+                log.warning("endpoint gets a pause", endpoint=at.name, failure=error.failure.label, pause_s=pause_s)
         else:
             at.breaker = at.breaker.left(is_trial=self._is_trial)
 
