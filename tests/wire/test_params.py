@@ -333,6 +333,14 @@ def test_beta_parameters_need_a_beta() -> None:
     assert accepted(body(messages=[user(TEXT), assistant(*blocks), user(TEXT)]), beta=True)
 
 
+def test_what_the_headers_said_stands_in_the_params() -> None:
+    """Betas and the user profile of the create, for an engine that passes them on; each beta once."""
+    rules = Rules(betas=("one", "two"), user_profile_id="uprof_1")
+    params = accepted(body(betas=["two", "three"]), rules=rules)
+    assert (params.betas, params.user_profile_id) == (["one", "two", "three"], "uprof_1")
+    assert accepted(body()).betas is None
+
+
 def test_a_user_profile_must_agree_with_the_header() -> None:
     """An item of another profile than its batch's is refused."""
     rules = Rules(user_profile_id="uprof_1")
