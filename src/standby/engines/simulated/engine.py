@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
@@ -209,7 +210,7 @@ class Simulated:
         if cue.after_s:
             await self._hold_back(cue.after_s, asked.deadline_us)
         if cue.error:
-            error = error_of(cue, attempt=self._try_number(prompt, context), is_live=asked.live)
+            error = error_of(cue, attempt=self._try_number(prompt, context, cue.times), is_live=asked.live)
             if error is not None:
                 raise error
         most = context_of(params.model)
@@ -238,12 +239,13 @@ class Simulated:
             if error is not None:
                 raise error
 
-    def _try_number(self, prompt: Prompt, context: Context) -> int:
+    def _try_number(self, prompt: Prompt, context: Context, times: int | None) -> int:
         """Return the number of this try: an item knows it, a live request is known by its prompt."""
-        if context.batch_id:
+        if context.batch_id or times is None:
             return context.attempt
-        self._tries[prompt.text] += 1
-        return self._tries[prompt.text]
+        known_as = hashlib.blake2b(prompt.text, digest_size=16).digest()
+        self._tries[known_as] += 1
+        return self._tries[known_as]
 
     async def _hold_back(self, seconds: float, deadline_us: int | None) -> None:
         """Let time pass without a seat; `NEVER` ends with the deadline."""
