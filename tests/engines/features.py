@@ -173,14 +173,15 @@ def _report(seen: Seen) -> dict[str, Any]:
         "version": seen.cls.version(),
         "date": datetime.now(UTC).date().isoformat(),
         "features": {
-            name: _outcome(seen.outcomes[name], lacks.get(name))
-            for name in Feature.__members__
-            if name in seen.outcomes
+            name: {"words": feature.value, **_outcome(seen.outcomes.get(name, []), lacks.get(name))}
+            for name, feature in Feature.__members__.items()
         },
     }
 
 
 def _outcome(outcomes: list[str], lack: Lack | None) -> dict[str, Any]:
+    if not outcomes:
+        return {"outcome": "untested"}
     if any(outcome != "passed" for outcome in outcomes):
         return {"outcome": "failed", "tests": len(outcomes)}
     if lack is None:
