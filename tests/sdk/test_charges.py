@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +22,7 @@ ITEMS = 10_000
 PREFIX = "You sort letters by the department that answers them. " * 400
 MODELS = ("claude-haiku-4-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-haiku-5-5")
 NOT_CHARGED = 7
-COLUMNS = {
+COLUMNS: dict[str, Callable[[Any], int]] = {
     "input": lambda usage: usage.input_tokens,
     "write_5m": lambda usage: usage.cache_creation.ephemeral_5m_input_tokens,
     "write_1h": lambda usage: usage.cache_creation.ephemeral_1h_input_tokens,

@@ -77,7 +77,8 @@ def test_a_known_block_with_more_keys_keeps_them() -> None:
 def test_citations_are_kept() -> None:
     """Beside the text that they belong to."""
     citation = {"type": "char_location", "cited_text": "sea", "document_index": 0}
-    deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": "The sea."}, {"type": "citations_delta", "citation": citation}]
+    text = {"type": "text_delta", "text": "The sea."}
+    deltas: list[dict[str, Any]] = [text, {"type": "citations_delta", "citation": citation}]
     assert read(*block({"type": "text", "text": ""}, *deltas)).content == [
         TextBlock(text="The sea.", citations=[citation])
     ]

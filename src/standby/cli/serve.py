@@ -16,7 +16,7 @@ from standby.cli.flags import settings_from, with_settings
 @click.option(
     "--engine",
     metavar="local|llamacpp|simulated|URL",
-    help="Who generates: an embedded engine, the simulator, or a chat-completions server at URL.",
+    help="Who generates: an embedded engine, the simulator, or a chat-completions or Messages server at URL.",
 )
 @click.option(
     "--model",

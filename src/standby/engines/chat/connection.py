@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 
 from standby.config import EngineSettings
+from standby.engines.bodies import in_pieces
 from standby.engines.chat.failures import from_exception, from_status, read
 from standby.engines.chat.patience import Patience
 from standby.errors import EngineError, Failure
@@ -124,11 +125,11 @@ class Connection:
         method = "GET" if data is None else "POST"
         headers = {} if data is None else {"content-type": "application/json"}
         try:
-            return await session.request(method, url, data=data, headers=headers, allow_redirects=False)
+            return await session.request(method, url, data=in_pieces(data), headers=headers, allow_redirects=False)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await session.request(method, url, data=data, headers=headers, allow_redirects=False)
+            return await session.request(method, url, data=in_pieces(data), headers=headers, allow_redirects=False)
 
     async def _refusal(self, response: aiohttp.ClientResponse, path: str) -> EngineError:
         if response.status < 300:

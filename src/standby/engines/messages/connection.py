@@ -9,7 +9,6 @@ at our door or refused there, and the service ignores it.
 from __future__ import annotations
 
 import asyncio
-import io
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -21,6 +20,7 @@ import msgspec
 import structlog
 
 from standby.config import EngineSettings
+from standby.engines.bodies import in_pieces
 from standby.engines.chat.failures import from_exception
 from standby.engines.chat.patience import Patience
 from standby.engines.messages.failures import NoRoute, from_status
@@ -126,11 +126,11 @@ class Connection:
         if betas:
             headers["anthropic-beta"] = ",".join(betas)
         try:
-            return await session.request(method, url, data=_pieces(body), headers=headers, allow_redirects=False)
+            return await session.request(method, url, data=in_pieces(body), headers=headers, allow_redirects=False)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await session.request(method, url, data=_pieces(body), headers=headers, allow_redirects=False)
+            return await session.request(method, url, data=in_pieces(body), headers=headers, allow_redirects=False)
 
     async def _refusal(self, response: aiohttp.ClientResponse, *, is_asking: bool) -> EngineError | ApiError:
         if response.status < 400:
@@ -175,11 +175,6 @@ class Connection:
         if key and self._says_bearer:
             headers["authorization"] = f"Bearer {key}"
         return headers
-
-
-def _pieces(body: bytes | None) -> bytes | io.BytesIO | None:
-    """Let a large body be sent in pieces, so that nobody else waits for it."""
-    return io.BytesIO(body) if body is not None and len(body) > LARGE else body
 
 
 def _no_stream(kind: str) -> EngineError:
