@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 
-from standby.host.grammar import check_schema
+from standby.wire.grammar.compile import check_schema
 from tests.engines.conftest import RunningHost
 from tests.engines.hostclient import HostClient, encoded, text_of
-from tests.host.test_answers_are_valid import SCHEMAS, TREE
+from tests.wire.grammar.test_answers_are_valid import SCHEMAS, TREE
 
 pytestmark = pytest.mark.real
 WEATHER = {

@@ -26,7 +26,7 @@ from tests.engines.conftest import RunningHost
 from tests.engines.features import Feature, Lack
 from tests.engines.hostclient import LONG_TEXT, HostClient, ending, text_of
 from tests.engines.suite import EngineSuite
-from tests.host.test_grammar import GOOD
+from tests.wire.grammar.test_compile import GOOD
 
 pytestmark = pytest.mark.real
 USAGE = {"include_usage": True, "continuous_usage_stats": True}

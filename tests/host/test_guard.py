@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from standby.host.guard import Guard
-from standby.host.language import Language, Literal, chars, repeat, seq
+from standby.wire.grammar.language import Language, Literal, chars, repeat, seq
 
 LETTERS = Language(seq(Literal('"'), repeat(chars((0x61, 0x7A), (0x1F600, 0x1F64F)), 1, 3), Literal('"')), {})
 

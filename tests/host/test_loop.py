@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from standby.host.ask import Ask, Sampling, Turn
-from standby.host.language import Language, Literal, chars, repeat, seq
 from standby.host.loop import StepLoop
 from standby.host.metrics import Metrics
 from standby.host.pipeline import Read
 from standby.host.sequence import Piece, Sequence
+from standby.wire.grammar.language import Language, Literal, chars, repeat, seq
 
 BLOCK = 4
 READ = 14

@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from standby.host.grammar import language_of
-from standby.host.language import Language
-from standby.host.merging import Unsupported
+from standby.wire.grammar.compile import language_of
+from standby.wire.grammar.language import Language
+from standby.wire.grammar.merging import Unsupported
 
 T = TypeVar("T")
 LIVE = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import codecs
 
-from standby.host.language import EMPTY, NOTHING, Language, Node
+from standby.wire.grammar.language import EMPTY, NOTHING, Language, Node
 
 
 class Guard:

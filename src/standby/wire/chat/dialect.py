@@ -52,6 +52,8 @@ class Dialect:
     """Whether it enforces `strict` on a tool."""
     forces_by_strict: bool = False
     """Whether a forced call keeps to the tool's schema only if `strict` is asked for as well."""
+    grammar: bool = False
+    """Whether schemas go as a `grammar` of ours: the engine reads schemas itself, but not all that they say."""
     thinking: Thinking | None = None
     """How to make it think; None if it cannot."""
     thinking_back: Literal["", "reasoning", "reasoning_content"] = ""
@@ -108,6 +110,7 @@ LLAMACPP = Dialect(
     prefill={},
     tools="schema",
     forces=False,
+    grammar=True,
     thinking=_TEMPLATE,
     thinking_back="reasoning_content",
     budget="thinking_budget_tokens",

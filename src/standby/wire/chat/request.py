@@ -21,9 +21,10 @@ from __future__ import annotations
 from typing import Any
 
 from standby.errors import invalid
-from standby.wire.chat.calls import call_schema, describe_choice, describe_tools
+from standby.wire.chat.calls import describe_choice, describe_tools
 from standby.wire.chat.dialect import GENERIC, Dialect
 from standby.wire.chat.parts import BETWEEN
+from standby.wire.chat.schemas import keep_to_answer, keep_to_call
 from standby.wire.chat.thinking import asks_for_thinking, thinking_fields
 from standby.wire.chat.tools import check_tools, is_forced, mode_of, tool_fields
 from standby.wire.chat.turns import chat_turns
@@ -101,18 +102,13 @@ def _sampling(params: MessageParams, dialect: Dialect, default: float | None) ->
 
 def _format(params: MessageParams, dialect: Dialect) -> dict[str, Any]:
     schema = _asked_schema(params)
+    place = "output_format" if params.output_format else "output_config.format"
     if params.tools and mode_of(params, dialect) == "schema":
         if is_forced(params):
-            return _response_format("call", call_schema(params))
+            return keep_to_call(params, dialect)
         if schema is not None and not isinstance(params.tool_choice, ToolChoiceNone):
-            name = "output_format" if params.output_format else "output_config.format"
-            raise invalid(f"{name}: the engine behind this model cannot keep to it while it may call tools")
-    return {} if schema is None else _response_format("answer", schema)
-
-
-def _response_format(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    json_schema = {"name": name, "schema": schema, "strict": True}
-    return {"response_format": {"type": "json_schema", "json_schema": json_schema}}
+            raise invalid(f"{place}: the engine behind this model cannot keep to it while it may call tools")
+    return {} if schema is None else keep_to_answer(schema, params, dialect, place=f"{place}.schema")
 
 
 def _asked_schema(params: MessageParams) -> dict[str, Any] | None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from standby.host.formats import FORMATS
-from standby.host.language import Language
-from standby.host.patterns import BadPattern, pattern
+from standby.wire.grammar.formats import FORMATS
+from standby.wire.grammar.language import Language
+from standby.wire.grammar.patterns import BadPattern, pattern
 
 JsonObject = dict[str, Any]
 KINDS = ("object", "array", "string", "integer", "number", "boolean", "null")

@@ -6,7 +6,7 @@ pattern may match anywhere in the text: without `^` and `$` anything may stand a
 
 from __future__ import annotations
 
-from standby.host.language import EMPTY, LAST, NOTHING, Literal, Node, alt, chars, repeat, seq
+from standby.wire.grammar.language import EMPTY, LAST, NOTHING, Literal, Node, alt, chars, repeat, seq
 
 Ranges = tuple[tuple[int, int], ...]
 DIGITS: Ranges = ((0x30, 0x39),)

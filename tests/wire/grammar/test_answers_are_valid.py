@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from standby.host.formats import FORMATS
-from standby.host.grammar import language_of
 from standby.host.guard import Guard
-from standby.host.language import Alt, Chars, Language, Literal, Node, Repeat, Rule, Seq
-from standby.host.merging import Unsupported
-from tests.host.test_grammar import GOOD
+from standby.wire.grammar.compile import language_of
+from standby.wire.grammar.formats import FORMATS
+from standby.wire.grammar.language import Alt, Chars, Language, Literal, Node, Repeat, Rule, Seq
+from standby.wire.grammar.merging import Unsupported
+from tests.wire.grammar.test_compile import GOOD
 
 DEEP = 12
 NAMES = ["a", "b", "kind", "naïve"]

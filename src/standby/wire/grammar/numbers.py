@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from standby.host.language import NOTHING, Literal, Node, alt, chars, maybe, repeat, seq
+from standby.wire.grammar.language import NOTHING, Literal, Node, alt, chars, maybe, repeat, seq
 
 LARGEST = 10**15 - 1
 """Larger whole numbers are not written unless a bound asks for them: beyond it a double is not exact."""

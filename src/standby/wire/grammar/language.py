@@ -3,13 +3,14 @@
 The engine's own grammar compiler pays about 27 ms for each character that it has to count, and is lost in counted
 repeats of long things. So it gets a looser grammar (`Language.text`): short counts as they are, long ones as "any
 number". The exact language is kept here, and `Language.after` says what may follow each character (Brzozowski's
-derivative); where an answer leaves the language, the loop takes the last characters back (`guard`).
+derivative); where an answer leaves the language, the loop takes the last characters back (`host/guard.py`). Engines
+without a guard get a grammar that counts everything (`counting.Exact`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 WIDE = 64
 """Characters of a class from which on counting it is dear."""
@@ -38,8 +39,8 @@ class Node:
         """Return the shortest text, one of them if there are several."""
         raise NotImplementedError
 
-    def write(self, refer: Callable[[str], str]) -> str:
-        """Write it in the words of the engine's grammars, looser where counting is dear."""
+    def write(self, writer: Writer) -> str:
+        """Write it in the words of the engine's grammars."""
         raise NotImplementedError
 
 
@@ -69,7 +70,7 @@ class Literal(Node):
         """It is what it is."""
         return self.text
 
-    def write(self, refer: Callable[[str], str]) -> str:  # noqa: ARG002
+    def write(self, writer: Writer) -> str:  # noqa: ARG002
         """Write it in quotes."""
         return '"' + "".join(map(_escaped, self.text)) + '"'
 
@@ -101,7 +102,7 @@ class Chars(Node):
         """Take the first."""
         return chr(self.ranges[0][0])
 
-    def write(self, refer: Callable[[str], str]) -> str:  # noqa: ARG002
+    def write(self, writer: Writer) -> str:  # noqa: ARG002
         """Write a class."""
         return "[" + "".join(_range(low, high) for low, high in self.ranges) + "]"
 
@@ -133,9 +134,9 @@ class Seq(Node):
         """Join the shortest of each."""
         return "".join(part.shortest(language) for part in self.parts)
 
-    def write(self, refer: Callable[[str], str]) -> str:
+    def write(self, writer: Writer) -> str:
         """Write one after the other."""
-        return " ".join(part.write(refer) for part in self.parts) or '""'
+        return " ".join(part.write(writer) for part in self.parts) or '""'
 
 
 class Alt(Node):
@@ -160,9 +161,9 @@ class Alt(Node):
         """Take the shortest way."""
         return min(self.ways, key=lambda way: way.least(language.sizes)).shortest(language)
 
-    def write(self, refer: Callable[[str], str]) -> str:
+    def write(self, writer: Writer) -> str:
         """Write them with bars."""
-        return "(" + " | ".join(way.write(refer) for way in self.ways) + ")"
+        return "(" + " | ".join(way.write(writer) for way in self.ways) + ")"
 
 
 class Repeat(Node):
@@ -193,13 +194,9 @@ class Repeat(Node):
         """Take as few as possible, each as short as possible."""
         return self.part.shortest(language) * self.low if self.low else ""
 
-    def write(self, refer: Callable[[str], str]) -> str:
-        """Count to a few; from there on allow any number."""
-        most = COUNTED_WIDE if _is_wide(self.part) else COUNTED
-        low = min(self.low, most)
-        high = self.high if self.high is not None and self.high <= most else None
-        bounds = "*" if (low, high) == (0, None) else f"{{{low},{'' if high is None else high}}}"
-        return f"({self.part.write(refer)}){bounds}"
+    def write(self, writer: Writer) -> str:
+        """Write it as the writer counts."""
+        return writer.repeated(self.part, self.low, self.high)
 
 
 class Rule(Node):
@@ -223,9 +220,9 @@ class Rule(Node):
         """Look into the rule: its shortest text is finite."""
         return language.rules[self.name].shortest(language)
 
-    def write(self, refer: Callable[[str], str]) -> str:
+    def write(self, writer: Writer) -> str:
         """Refer to it."""
-        return refer(self.name)
+        return writer.refer(self.name)
 
 
 EMPTY = Seq(())
@@ -302,24 +299,46 @@ class Language:
 
     def text(self, node: Node | None = None) -> str:
         """Write the grammar of what may come now, by default of everything; loose where counting is dear."""
-        lines: dict[str, str] = {}
-        wanted: list[str] = []
-
-        def refer(name: str) -> str:
-            if name not in lines:
-                lines[name] = ""
-                wanted.append(name)
-            return name
-
-        lines["root"] = (self.root if node is None else node).write(refer)
-        while wanted:
-            name = wanted.pop()
-            lines[name] = self.rules[name].write(refer)
-        return "".join(f"{name} ::= {body}\n" for name, body in lines.items())
+        return Writer(self).text(self.root if node is None else node)
 
     def ending(self, node: Node) -> str:
         """Return the shortest text that ends the whole where `node` may come now."""
         return node.shortest(self)
+
+
+class Writer:
+    """Writes the grammar of a language, loose where counting is dear."""
+
+    def __init__(self, language: Language) -> None:
+        """Write nothing yet."""
+        self._language = language
+        self._lines = {"root": ""}
+        self._wanted: list[str] = []
+
+    def text(self, root: Node) -> str:
+        """Write the rules that are needed from here on, a line each; the first is `root`."""
+        self._lines["root"] = root.write(self)
+        while self._wanted:
+            name = self._wanted.pop()
+            self._lines[name] = self._language.rules[name].write(self)
+        return "".join(f"{name} ::= {body}\n" for name, body in self._lines.items())
+
+    def refer(self, name: str) -> str:
+        """Return the name of a rule, which is then written as well."""
+        if name not in self._lines:
+            self._lines[name] = ""
+            self._wanted.append(name)
+        return name
+
+    def repeated(self, part: Node, low: int, high: int | None) -> str:
+        """Count to a few; from there on allow any number."""
+        most = COUNTED_WIDE if _is_wide(part) else COUNTED
+        return f"({part.write(self)}){bounds(min(low, most), high if high is not None and high <= most else None)}"
+
+
+def bounds(low: int, high: int | None) -> str:
+    """Write how often something may come."""
+    return "*" if (low, high) == (0, None) else f"{{{low},{'' if high is None else high}}}"
 
 
 def _sizes(rules: Rules) -> dict[str, float]:

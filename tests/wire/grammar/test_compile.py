@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from standby.host.formats import FORMATS
-from standby.host.grammar import check_schema
+from standby.wire.grammar.compile import check_schema
+from standby.wire.grammar.formats import FORMATS
 
 GOOD: list[dict[str, Any]] = [
     {},

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from standby.host.formats import FORMATS
-from standby.host.language import (
+from standby.wire.grammar.formats import FORMATS
+from standby.wire.grammar.language import (
     EMPTY,
     NOTHING,
     Alt,
@@ -32,9 +32,9 @@ from standby.host.language import (
     repeat,
     seq,
 )
-from standby.host.merging import DEPTH, JsonObject, Merger, Unsupported, kinds
-from standby.host.numbers import real, whole
-from standby.host.patterns import ANY, BadPattern, pattern
+from standby.wire.grammar.merging import DEPTH, JsonObject, Merger, Unsupported, kinds
+from standby.wire.grammar.numbers import real, whole
+from standby.wire.grammar.patterns import ANY, BadPattern, pattern
 
 BETWEEN, COLON = ", ", ": "
 MOST_RULES = 2000
