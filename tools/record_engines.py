@@ -23,7 +23,7 @@ from typing import Any
 
 from standby.engines.base import Engine
 from standby.engines.model_file import find_model, model_name
-from tests.engines.replaying import FOLDER, SCENES, Player, Recorder, Scene, adapter, outcome, served
+from tests.engines.replaying import FOLDER, SCENES, Player, Recorder, Scene, adapter, outcome, served, trimmed
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKENDS = {"host": ("openvino", "openvino-genai"), "llamacpp": ("llamacpp", "xllamacpp")}
@@ -60,7 +60,8 @@ async def record(name: str, url: str, uds: str | None, version: str) -> None:
         signals = await engine.signals()
     about = {"engine": version, "recorded": datetime.now(UTC).date().isoformat()}
     summary = {"model": [model.id, model.max_input_tokens], "signals": signals is not None}
-    write(folder / "pages.json", {**about, **summary, "pages": recorder.tape.pages})
+    pages = {path: trimmed(page) if path == "/metrics" else page for path, page in recorder.tape.pages.items()}
+    write(folder / "pages.json", {**about, **summary, "pages": pages})
     print(f"recorded {len(SCENES)} scenes of {name}")
 
 

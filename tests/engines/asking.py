@@ -113,7 +113,13 @@ async def running(engine: Engine) -> float | None:
     return None if signals is None else signals.running
 
 
-async def freed(engine: Engine, *, bound_s: float = 10) -> None:
+async def written(engine: Engine) -> float:
+    """Ask the engine itself how many tokens it wrote since its start; 0 if it does not tell."""
+    signals = await engine.signals()
+    return (signals.output_tokens if signals is not None else None) or 0.0
+
+
+async def freed(engine: Engine, *, bound_s: float = 90) -> None:
     """Wait until nothing runs: here, and, where the engine tells, there."""
     await until(lambda: is_idle(engine), bound_s=bound_s)
     async with asyncio.timeout(bound_s):

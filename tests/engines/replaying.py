@@ -147,7 +147,9 @@ class Recorder:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         """Yield the address to point an adapter at."""
-        connector = aiohttp.UnixConnector(self._uds) if self._uds else None
+        connector: aiohttp.BaseConnector = (
+            aiohttp.UnixConnector(self._uds, force_close=True) if self._uds else aiohttp.TCPConnector(force_close=True)
+        )
         self._session = aiohttp.ClientSession(self._url, connector=connector)
         async with self._session, served(self._pass) as url:
             yield url
@@ -161,16 +163,16 @@ class Recorder:
             kept = {name: answer.headers[name] for name in KEPT if name in answer.headers}
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)
-            chunks = []
+            said: dict[str, Any] = {"status": answer.status, "headers": kept, "chunks": []}
+            self._keep(request, body, said)  # now, with chunks to come: an adapter may hang up before the end
             async for chunk, _ in answer.content.iter_chunks():
-                chunks.append(self._shown(chunk))
+                said["chunks"].append(self._shown(chunk))
                 await response.write(chunk)
-        self._keep(request, body, {"status": answer.status, "headers": kept, "chunks": chunks})
         return response
 
     def _keep(self, request: web.Request, body: Any, answer: dict[str, Any]) -> None:
         if request.method == "GET":
-            self.tape.pages[request.path] = trimmed(answer) if request.path == "/metrics" else answer
+            self.tape.pages[request.path] = answer
         elif self.tape.is_on:
             self.tape.answers.append({"path": request.path, "request": shortened(body), **answer})
 
