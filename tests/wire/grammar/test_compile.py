@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import msgspec
 import pytest
 
-from standby.wire.grammar.compile import check_schema
+from standby.wire.grammar.compile import check_schema, language_of
 from standby.wire.grammar.formats import FORMATS
 
 GOOD: list[dict[str, Any]] = [
@@ -114,3 +116,11 @@ def test_a_schema_nested_too_deeply_is_refused() -> None:
     for _ in range(200):
         schema = {"items": schema}
     assert "too deeply" in (check_schema(schema) or "")
+
+
+def test_no_hex_digit_follows_a_character_beyond_ascii() -> None:
+    """XGrammar keeps that as a number of two digits and reads the next as its third: it wrote U+0FCA for "üa"."""
+    language = language_of(msgspec.json.encode({"enum": ["Grüße", "üa", "naïve 你好 🙂 face"]}))
+    text = language.text(language.root)
+    assert r'("\U000000fc" "a' in text.replace(r"\"", "")
+    assert not re.search(r"\\U[0-9a-f]{8}[0-9a-fA-F]", text)

@@ -10,6 +10,7 @@ without a guard get a grammar that counts everything (`counting.Exact`).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 WIDE = 64
@@ -72,7 +73,7 @@ class Literal(Node):
 
     def write(self, writer: Writer) -> str:  # noqa: ARG002
         """Write it in quotes."""
-        return '"' + "".join(map(_escaped, self.text)) + '"'
+        return _quoted(self.text)
 
 
 class Chars(Node):
@@ -392,6 +393,16 @@ def _escaped(char: str) -> str:
     if char in '"\\':
         return "\\" + char
     return char if 0x20 <= point < 0x7F else f"\\U{point:08x}"
+
+
+def _quoted(text: str) -> str:
+    """Write a literal, cut where a hex digit follows a character that XGrammar keeps as two hex digits: it reads on there."""
+    parts = _CUT.split(text)
+    written = " ".join(f'"{"".join(map(_escaped, part))}"' for part in parts)
+    return f"({written})" if len(parts) > 1 else written
+
+
+_CUT = re.compile(r"(?<=[^ -~])(?=[0-9a-fA-F])")
 
 
 def _range(low: int, high: int) -> str:
