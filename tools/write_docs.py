@@ -28,6 +28,7 @@ from standby.scheduler.meters import Meters
 from standby.states import BATCH_MOVES, RUN_MOVES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+RESULTS = DOCS.parent / "tests" / "engines" / "results"
 PART = re.compile(r"(<!-- begin (\w+)[^>]*-->\n)(.*?)(<!-- end \2 -->)", re.DOTALL)
 
 
@@ -145,6 +146,32 @@ def families() -> Iterator[tuple[Metric, tuple[str, ...]]]:
         yield family, declared.get(family.name, tuple(sampled))
 
 
+def engine_features() -> str:
+    """Show what the behavioural suite saw each engine do, out of the results that were committed."""
+    reports = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))]
+    about = [(report["engine"], report["version"], report["date"]) for report in reports]
+    rows = []
+    notes: dict[str, int] = {}
+    for name, feature in reports[0]["features"].items():
+        cells = [shown_outcome(report["features"][name], notes) for report in reports]
+        rows.append((feature["words"], *cells))
+    table = markdown(("feature", *(report["engine"] for report in reports)), rows)
+    listed = "\n".join(f"{number}. {note}" for note, number in notes.items())
+    return f"{markdown(('column', 'release', 'seen on'), about)}\n\n{table}\n\n{listed}"
+
+
+def shown_outcome(feature: Mapping[str, Any], notes: dict[str, int]) -> str:
+    """Write one cell; what needs words gets the number of a note."""
+    words = {"yes": "yes", "refused": "refused", "no": "no", "failed": "FAILED", "untested": "not tried"}
+    why = feature.get("why", "")
+    if feature.get("field"):
+        why = f"Refused; the message begins with `{feature['field']}`" + (f": {why}." if why else ".")
+    if not why:
+        return words[feature["outcome"]]
+    number = notes.setdefault(f"{why[0].upper()}{why[1:].rstrip('.')}.", len(notes) + 1)
+    return f"{words[feature['outcome']]} ({number})"
+
+
 def name_of(family: Metric) -> str:
     """Name a family as it stands in queries."""
     return f"{family.name}_total" if family.type == "counter" else family.name
@@ -162,6 +189,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "batch_states": batch_states,
     "run_states": run_states,
     "metrics": metrics,
+    "engine_features": engine_features,
 }
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -62,6 +63,8 @@ class Lack:
     """The refusal begins with it; empty: nothing is refused, it just is not so."""
     why: str = ""
     """In words, for the table."""
+    is_by_chance: bool = False
+    """It may look as if it were so: who comes first is luck. Then nothing but a clean end is asked of the test."""
 
 
 def shows(feature: Feature) -> Callable[[Test], Test]:
@@ -72,9 +75,12 @@ def shows(feature: Feature) -> Callable[[Test], Test]:
         async def run(self: Any, *given: Any, **named: Any) -> None:
             lack = self.lacks.get(feature)
             if lack is None:
-                await test(self, *given, **named)
+                await _tried(test, self, given, named)
             elif lack.field:
                 with refused(lack.field):
+                    await test(self, *given, **named)
+            elif lack.is_by_chance:
+                with suppress(AssertionError):
                     await test(self, *given, **named)
             else:
                 with pytest.raises((AssertionError, TimeoutError)):
@@ -85,6 +91,18 @@ def shows(feature: Feature) -> Callable[[Test], Test]:
         return marked
 
     return mark
+
+
+async def _tried(test: Test, case: Any, given: Any, named: Any) -> None:
+    """Run a test; again, twice at most, on an engine whose greedy answer also depends on what else it works on."""
+    for left in reversed(range(1 if getattr(case, "is_exact", True) else 3)):
+        try:
+            await test(case, *given, **named)
+        except AssertionError:
+            if not left:
+                raise
+        else:
+            return
 
 
 class refused:  # noqa: N801 - reads as pytest.raises does

@@ -38,7 +38,7 @@ class TestSimulated(EngineSuite):
     cacheable = 800
     lacks: ClassVar[Mapping[Feature, Lack]] = {
         **LACKS,
-        Feature.PRIORITY: Lack(why="it takes no time, so that nobody waits"),
+        Feature.PRIORITY: Lack(why="it takes no time, so that nobody waits", is_by_chance=True),
     }
 
     @pytest.fixture

@@ -396,7 +396,7 @@ def _escaped(char: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Write a literal, cut where a hex digit follows a character that XGrammar keeps as two hex digits: it reads on there."""
+    """Write a literal, cut where a hex digit follows a character beyond ASCII, whose number XGrammar reads on."""
     parts = _CUT.split(text)
     written = " ".join(f'"{"".join(map(_escaped, part))}"' for part in parts)
     return f"({written})" if len(parts) > 1 else written
