@@ -132,7 +132,8 @@ VLLM = Dialect(
     counts="vllm",
     ranks=(0, 10),
 )
-"""vLLM: lower is sooner, unset is 0; anything but 0 is refused unless it runs with `--scheduling-policy priority`."""
+"""vLLM: lower is sooner, unset is 0; without `--scheduling-policy priority` others are refused or,
+in 0.32, ignored."""
 SGLANG = Dialect(
     name="sglang",
     extra=_ALWAYS,
