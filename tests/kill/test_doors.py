@@ -27,6 +27,7 @@ from tests.harness import (
     create,
     doctor,
     item,
+    message,
     retrieve,
     wait_ended,
     wait_until,
@@ -103,7 +104,15 @@ class Story:
         self._do(lambda seen: seen.delete(first) is not Reply.UNKNOWN)
         self._do(lambda seen: call(self.server, "GET", f"{BATCHES}/{first}/results").status == 404)
         self._read(third)
+        self._do(self._charged)
         self._erased(first)
+
+    def _charged(self, _: Witness) -> bool:
+        """Ask live and look whether it is on the books; what a crash took off them is asked again."""
+        if call(self.server, "POST", "/v1/messages", message()).status != 200:
+            return False
+        rows = call(self.server, "GET", "/standby/v1/usage?by=kind").json()["data"]
+        return any(row["kind"] == "live" for row in rows)
 
     def _create(self, token: str, items: list[dict[str, object]], *, by_sdk: bool = False) -> str:
         """Create until it is known that it worked: with an idempotency key, or as an SDK repeats itself."""
