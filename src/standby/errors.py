@@ -103,6 +103,20 @@ class Corrupt(BlobError):
     """Bytes do not match their checksum."""
 
 
+ROW_ERRORS = (
+    "invalid_request_error",
+    "authentication_error",
+    "billing_error",
+    "permission_error",
+    "not_found_error",
+    "rate_limit_error",
+    "timeout_error",
+    "api_error",
+    "overloaded_error",
+)
+"""Error types that an errored row may have (contract 2.7.2)."""
+
+
 class Failure(Enum):
     """How an attempt can fail: (metric label, whose fault, wire type of the row if it is final)."""
 

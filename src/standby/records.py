@@ -192,6 +192,14 @@ class Bill:
         )
 
 
+def by_model(bills: Iterable[Bill]) -> dict[str, Bill]:
+    """Add bills up, one a model."""
+    sums: dict[str, Bill] = {}
+    for bill in bills:
+        sums[bill.model] = sums[bill.model] + bill if bill.model in sums else bill
+    return sums
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveBill:
     """Live requests to charge to a credential of a workspace."""

@@ -115,6 +115,9 @@ async def test_usage_is_cut_by_days(priced: World) -> None:
     assert [row["day"] for row in await used(priced, "?by=day")] == [TODAY.isoformat(), tomorrow.isoformat()]
     assert [row["day"] for row in await used(priced, f"?by=day&since={tomorrow}")] == [tomorrow.isoformat()]
     assert [row["day"] for row in await used(priced, f"?by=day&until={tomorrow}")] == [TODAY.isoformat()]
+    assert [row["day"] for row in await used(priced, "?by=day&since=0d")] == [
+        tomorrow.isoformat()
+    ]  # by the server's clock
 
 
 @pytest.mark.parametrize(

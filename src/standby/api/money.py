@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import msgspec
 from starlette.requests import Request
@@ -14,7 +14,7 @@ from standby.api.cost import cost_of
 from standby.api.deps import Deps
 from standby.api.replies import json_reply
 from standby.errors import invalid
-from standby.records import Bill, UsageRow
+from standby.records import DAY, Bill, UsageRow
 from standby.store.base import By
 
 EPOCH = date(1970, 1, 1)
@@ -36,8 +36,8 @@ class Money:
         rows = await self._deps.store.usage(
             by=by,
             workspace_id=caller.workspace_id,
-            since_day=day_of("since", query.get("since")),
-            until_day=day_of("until", query.get("until")),
+            since_day=day_of("since", query.get("since"), now_us=self._deps.clock()),
+            until_day=day_of("until", query.get("until"), now_us=self._deps.clock()),
         )
         return json_reply(msgspec.json.encode({"type": "standby_usage", "data": [usage_row(row, by) for row in rows]}))
 
@@ -61,12 +61,12 @@ def by_of(text: str) -> tuple[By, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def day_of(name: str, text: str | None) -> int | None:
+def day_of(name: str, text: str | None, *, now_us: int) -> int | None:
     """Read a day, `2026-11-22`, or so many days back, `7d`; days since 1970, UTC. 400 names the parameter."""
     if not text:
         return None
     if text.endswith("d") and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 7:
-        return (datetime.now(tz=UTC).date() - timedelta(days=int(text[:-1])) - EPOCH).days
+        return now_us // DAY - int(text[:-1])
     try:
         return (date.fromisoformat(text) - EPOCH).days
     except ValueError:

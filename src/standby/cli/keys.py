@@ -9,12 +9,10 @@ from pathlib import Path
 import click
 
 from standby.cli.flags import settings_from, with_settings
-from standby.cli.stores import store_of
+from standby.cli.stores import store_of, workspace_of
 from standby.cli.tables import moment, show
 from standby.config import Settings
-from standby.errors import NotFound
-from standby.records import KeyId, WorkspaceId
-from standby.store.base import Store
+from standby.records import KeyId
 
 
 @click.group()
@@ -41,18 +39,11 @@ async def _create(settings: Settings, workspace: str, name: str) -> tuple[str, K
 
     secret = new_secret()
     async with store_of(settings) as store:
-        owner = await _workspace(store, workspace)
+        owner = await workspace_of(store, workspace)
         key = await store.create_key(
             owner, name, digest=digest(secret), hint=f"…{secret[-4:]}", now_us=time.time_ns() // 1000
         )
     return secret, key.id
-
-
-async def _workspace(store: Store, wanted: str) -> WorkspaceId:
-    for each in await store.list_workspaces():
-        if wanted in {each.name, each.id}:
-            return each.id
-    raise NotFound(f"no workspace {wanted!r}; `standby workspaces list` shows them")
 
 
 @keys.command("list")

@@ -78,23 +78,18 @@ async def _usage(
     settings: Settings, by: str, since: str | None, until: str | None, workspace: str | None
 ) -> list[dict[str, Any]]:
     from standby.api.money import by_of, day_of, usage_row
-    from standby.cli.stores import store_of
+    from standby.cli.stores import store_of, workspace_of
 
     try:
-        groups, since_day, until_day = by_of(by), day_of("since", since), day_of("until", until)
+        now_us = time.time_ns() // 1000
+        groups = by_of(by)
+        since_day, until_day = day_of("since", since, now_us=now_us), day_of("until", until, now_us=now_us)
     except InvalidParams as error:
         raise click.UsageError(f"--{error.message}") from None
     async with store_of(settings) as store:
-        owner = None if workspace is None else await _workspace(store, workspace)
+        owner = None if workspace is None else await workspace_of(store, workspace)
         found = await store.usage(by=groups, workspace_id=owner, since_day=since_day, until_day=until_day)
     return [usage_row(row, groups) for row in found]
-
-
-async def _workspace(store: Store, wanted: str) -> Any:
-    for each in await store.list_workspaces():
-        if wanted in {each.name, each.id}:
-            return each.id
-    raise NotFound(f"no workspace {wanted!r}; `standby workspaces list` shows them")
 
 
 def _show_usage(rows: list[dict[str, Any]]) -> None:

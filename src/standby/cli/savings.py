@@ -270,13 +270,14 @@ def _past(book: PriceBook, file: Path) -> list[Hindsight]:
 
 def _ledger(book: PriceBook, settings: Settings, since: str | None) -> list[Hindsight]:
     import asyncio
+    import time
 
     from standby.api.money import day_of
     from standby.errors import InvalidParams
     from standby.pricing.savings import look_at_bills
 
     try:
-        since_day = day_of("since", since)
+        since_day = day_of("since", since, now_us=time.time_ns() // 1000)
     except InvalidParams as error:
         raise click.UsageError(f"--{error.message}") from None
     found = list(look_at_bills(asyncio.run(_live_bills(settings, since_day)), _today(book)))

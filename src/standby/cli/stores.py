@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from standby.config import Settings
+from standby.errors import NotFound
+from standby.records import WorkspaceId
 from standby.store.base import Store
 
 
@@ -19,3 +21,11 @@ async def store_of(settings: Settings) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+async def workspace_of(store: Store, wanted: str) -> WorkspaceId:
+    """Find a workspace by its name or id; `NotFound` says where they are listed."""
+    for each in await store.list_workspaces():
+        if wanted in {each.name, each.id}:
+            return each.id
+    raise NotFound(f"no workspace {wanted!r}; `standby workspaces list` shows them")

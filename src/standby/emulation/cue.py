@@ -6,18 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-ERROR_TYPES = (
-    "invalid_request_error",
-    "authentication_error",
-    "billing_error",
-    "permission_error",
-    "not_found_error",
-    "rate_limit_error",
-    "timeout_error",
-    "api_error",
-    "overloaded_error",
-)
-"""What an errored row may say (contract 2.7.2)."""
+from standby.errors import ROW_ERRORS
+
+ERROR_TYPES = ROW_ERRORS
+"""What a script can make of an item; live requests get them, too."""
 STOP_REASONS = (
     "end_turn",
     "max_tokens",

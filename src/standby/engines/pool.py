@@ -307,7 +307,7 @@ class Pool:
         return (lambda _: True) if live else self._takes_batch
 
     def _takes_batch(self, endpoint: Endpoint) -> bool:
-        return endpoint.is_up() and endpoint.batch < self._most_batch(endpoint.load())
+        return endpoint.is_up() and endpoint.in_flight.batch < self._most_batch(endpoint.load())
 
     def _nobody(self, route: Route, *, live: bool) -> EngineError:
         """Say that nobody can; a client is told when to come back, an item is started once there is room again."""

@@ -11,6 +11,7 @@ import structlog
 from standby.config import EngineSettings
 from standby.engines.base import Engine, Model
 from standby.engines.breaker import Breaker, BreakerState
+from standby.engines.http import InFlight
 from standby.engines.pool_meters import AWAY, EndpointMeters
 from standby.errors import ApiError, EngineError, Failure
 from standby.records import SECOND, Clock, Load
@@ -31,8 +32,7 @@ class Endpoint:
         """What it served when it was last asked."""
         self.is_seen = False
         """Whether it ever told what it serves."""
-        self.live = 0
-        self.batch = 0
+        self.in_flight = InFlight()
         self.breaker = Breaker(
             most_failures=settings.breaker_failures, first_pause_us=int(settings.breaker_pause_s * SECOND)
         )
@@ -43,8 +43,8 @@ class Endpoint:
             meters.watch(
                 name,
                 state=self.state,
-                live=lambda: self.live,
-                batch=lambda: self.batch,
+                live=lambda: self.in_flight.live,
+                batch=lambda: self.in_flight.batch,
                 slots=lambda: self.load().slots,
             )
 
@@ -76,7 +76,7 @@ class Endpoint:
         """What we have in flight there, and how much it can do."""
         own = self.engine.load()
         slots = own.slots or self.engine.profile.slots
-        return Load(live=self.live, batch=self.batch, slots=slots, waiting=own.waiting)
+        return Load(live=self.in_flight.live, batch=self.in_flight.batch, slots=slots, waiting=own.waiting)
 
     def serves(self, model_id: str) -> bool:
         """Whether it listed this id."""
@@ -85,12 +85,6 @@ class Endpoint:
     def turn(self, *, live: bool, deadline_us: int | None) -> Turn:
         """Take a place for one request; enter it at once."""
         return Turn(self, live=live, deadline_us=deadline_us)
-
-    def _count(self, change: int, *, live: bool) -> None:
-        if live:
-            self.live += change
-        else:
-            self.batch += change
 
     def _note(self, result: str) -> None:
         if self._meters is not None:
@@ -117,7 +111,7 @@ class Turn:
         at = self._endpoint
         self._is_trial = at.breaker.is_trial(at._clock())  # noqa: SLF001 - its own class
         at.breaker = at.breaker.sent(is_trial=self._is_trial)
-        at._count(1, live=self._live)  # noqa: SLF001
+        at.in_flight.add(1, live=self._live)
         return self
 
     def answered(self) -> None:
@@ -130,7 +124,7 @@ class Turn:
     ) -> None:
         """Give the place back."""
         at = self._endpoint
-        at._count(-1, live=self._live)  # noqa: SLF001
+        at.in_flight.add(-1, live=self._live)
         if error is None or isinstance(error, ApiError):
             self.answered()
             at._note("ok" if error is None else "refused")  # noqa: SLF001

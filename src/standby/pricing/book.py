@@ -15,7 +15,7 @@ from typing import Any
 from standby.config import PriceSettings
 from standby.errors import SettingError
 from standby.pricing.claude import BUNDLED, Published
-from standby.pricing.rates import PER_MILLION, Price, Rate, Tariff, scaled
+from standby.pricing.rates import Price, Rate, Tariff, pico_of, scaled
 from standby.pricing.update import load_published
 from standby.records import SECOND
 
@@ -109,9 +109,7 @@ def _or(given: Decimal | None, default: Decimal) -> Decimal:
 
 
 def _pico(dollars_a_million: Decimal, source: str) -> int:
-    pico = dollars_a_million * PER_MILLION
-    if not pico.is_finite() or pico < 0:
-        raise SettingError(f"{source}: must be dollars a million tokens, not {dollars_a_million}")
-    if pico != int(pico):
-        raise SettingError(f"{source}: {dollars_a_million} has more than six digits after the point")
-    return int(pico)
+    try:
+        return pico_of(dollars_a_million)
+    except ValueError as error:
+        raise SettingError(f"{source}: {error}") from None

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 from standby.errors import PriceError
-from standby.pricing.rates import PER_MILLION, Price, Rate, Tariff, Tier, scaled
+from standby.pricing.rates import Price, Rate, Tariff, Tier, pico_of, scaled
 
 PROVIDER = "anthropic"
 COLUMNS = {
@@ -127,7 +127,7 @@ def _tariff(prices: Any) -> Tariff | None:
 
 
 def _rate(columns: dict[str, Any], pick: Callable[[Any], Decimal]) -> Rate:
-    return Rate(**{name: _pico(pick(value)) for name, value in columns.items()})
+    return Rate(**{name: pico_of(pick(value)) for name, value in columns.items()})
 
 
 def _base(value: Any) -> Decimal:
@@ -142,10 +142,3 @@ def _from(value: Any, start: int) -> Decimal:
         if tier.start <= start:
             found = tier.price
     return found
-
-
-def _pico(dollars_a_million: Decimal) -> int:
-    pico = dollars_a_million * PER_MILLION
-    if pico != int(pico):
-        raise ValueError(f"{dollars_a_million} dollars a million tokens is no whole number of pico-dollars a token")
-    return int(pico)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 from standby.records import Tokens
@@ -93,6 +94,16 @@ class Price:
 def prompt_of(tokens: Tokens) -> int:
     """Count all prompt tokens: a cache changes their price, not their number (contract 9.2)."""
     return tokens.input + tokens.write_5m + tokens.write_1h + tokens.read
+
+
+def pico_of(dollars_a_million: Decimal) -> int:
+    """Turn a price into pico-dollars a token; `ValueError` if that is no whole number, or less than none."""
+    pico = dollars_a_million * PER_MILLION
+    if not pico.is_finite() or pico < 0:
+        raise ValueError(f"must be dollars a million tokens, not {dollars_a_million}")
+    if pico != int(pico):
+        raise ValueError(f"{dollars_a_million} has more than six digits after the point")
+    return int(pico)
 
 
 def scaled(tariff: Tariff, numerator: int, denominator: int) -> Tariff:

@@ -15,7 +15,7 @@ import structlog
 
 from standby.blobs.base import Blobs
 from standby.config import WorkerSettings
-from standby.records import Bill, Clock, Record, SegmentCommit, Tokens, count_outcomes, pack_records
+from standby.records import Clock, Record, SegmentCommit, Tokens, by_model, count_outcomes, pack_records
 from standby.scheduler.held import HeldRun, Settled
 from standby.scheduler.meters import Meters
 from standby.store.base import Store
@@ -122,7 +122,7 @@ class Committer:
             counts=count_outcomes(settled.outcome for settled in rows),
             tokens=reduce(Tokens.__add__, (settled.tokens for settled in rows), Tokens()),
             is_last=is_last,
-            bills=_by_model(rows),
+            bills=tuple(by_model(row.bill for row in rows if row.bill is not None).values()),
         )
 
     def _settle(self, held: HeldRun, rows: list[Settled], commit: SegmentCommit, *, is_counted: bool) -> None:
@@ -139,13 +139,3 @@ class Committer:
         for held, rows in self._pending.items():
             taken.setdefault(held, []).extend(rows)
         self._pending = taken
-
-
-def _by_model(rows: list[Settled]) -> tuple[Bill, ...]:
-    """Add up what rows cost, a bill a model."""
-    sums: dict[str, Bill] = {}
-    for row in rows:
-        if row.bill is not None:
-            before = sums.get(row.bill.model)
-            sums[row.bill.model] = row.bill if before is None else before + row.bill
-    return tuple(sums.values())

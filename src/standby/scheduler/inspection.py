@@ -9,7 +9,7 @@ import msgspec
 
 from standby.blobs.base import Blobs, items_key, plan_key
 from standby.errors import BlobError, Corrupt
-from standby.records import PLAN_ENTRY, Batch, Bill, PlanEntry, Segment, unpack_plan, unpack_records
+from standby.records import PLAN_ENTRY, Batch, Bill, PlanEntry, Segment, by_model, unpack_plan, unpack_records
 from standby.states import BatchState, Outcome
 from standby.store.base import Store
 from standby.wire.messages import Usage, tokens_of
@@ -68,10 +68,10 @@ async def _inspect_batch(store: Store, blobs: Blobs, batch: Batch) -> list[str]:
         return [f"plan: {error}"]
     found = [fault async for fault in _items(blobs, batch, list(plan.values()))]
     rows: dict[int, Outcome] = {}
-    used: dict[str, Bill] = {}
+    used: list[Bill] = []
     for segment in await store.manifest(batch.id):
         found += await _inspect_segment(blobs, segment, plan, rows, used)
-    return [*found, *_totals(batch, rows), *_bills(await store.bills_of(batch.id), used)]
+    return [*found, *_totals(batch, rows), *_bills(await store.bills_of(batch.id), by_model(used))]
 
 
 async def _items(blobs: Blobs, batch: Batch, plan: Sequence[PlanEntry]) -> AsyncIterator[str]:
@@ -86,7 +86,7 @@ async def _items(blobs: Blobs, batch: Batch, plan: Sequence[PlanEntry]) -> Async
 
 
 async def _inspect_segment(
-    blobs: Blobs, segment: Segment, plan: dict[int, PlanEntry], rows: dict[int, Outcome], used: dict[str, Bill]
+    blobs: Blobs, segment: Segment, plan: dict[int, PlanEntry], rows: dict[int, Outcome], used: list[Bill]
 ) -> list[str]:
     try:
         data = await blobs.read(segment.key, start=0, end=segment.length)
@@ -103,7 +103,8 @@ async def _inspect_segment(
             result = msgspec.json.decode(row, type=_Row).result
             rows[record.item] = result.type
             if result.message is not None:
-                _use(used, result.message)
+                model, tokens = result.message.model, tokens_of(result.message.usage)
+                used.append(Bill(model=model, requests=1, tokens=tokens))
     if at != segment.length:
         found.append(f"{segment.key}: its records name {at} bytes, the manifest {segment.length}")
     return found
@@ -121,11 +122,6 @@ def _row_fault(row: bytes, crc: int, entry: PlanEntry | None) -> str | None:
     if custom_id != entry.custom_id or not row.endswith(b"\n") or row.count(b"\n") != 1:
         return "the row is not one line with the item's custom_id"
     return None
-
-
-def _use(used: dict[str, Bill], message: _Message) -> None:
-    one = Bill(model=message.model, requests=1, tokens=tokens_of(message.usage))
-    used[message.model] = used[message.model] + one if message.model in used else one
 
 
 def _bills(bills: list[Bill], used: dict[str, Bill]) -> Iterator[str]:

@@ -12,23 +12,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from standby.errors import ROW_ERRORS
 from standby.records import Batch, BatchId, Counts, Page
 from standby.states import BatchState
 from standby.wire.reply import Message, encode_message
 
-ROW_TYPES = frozenset(
-    {
-        "invalid_request_error",
-        "authentication_error",
-        "billing_error",
-        "permission_error",
-        "not_found_error",
-        "rate_limit_error",
-        "timeout_error",
-        "api_error",
-        "overloaded_error",
-    }
-)
+ROW_TYPES = frozenset(ROW_ERRORS)
 
 
 class _StoredItem(msgspec.Struct, gc=False):

@@ -11,7 +11,7 @@ import pytest
 
 from standby.config import EngineSettings
 from standby.engines.chat import Chat
-from standby.engines.chat.patience import Limits, Pace, Patience, limits_for
+from standby.engines.patience import Limits, Pace, Patience, limits_for
 from standby.errors import EngineError, Failure
 from standby.wire.chat.dialect import GENERIC, VLLM
 from tests.engines.chat.scripted import Answer, Connect, Script, ask, chunk, forever, stream, usage

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,18 +17,14 @@ import aiohttp
 import msgspec
 
 from standby.config import EngineSettings
-from standby.engines.bodies import in_pieces
 from standby.engines.chat.failures import from_exception, from_status, read
-from standby.engines.chat.patience import Patience
+from standby.engines.http import no_stream, open_session, read_to_end, read_whole, send
+from standby.engines.patience import Patience
 from standby.errors import EngineError, Failure
 from standby.wire.chat.dialect import Dialect
 from standby.wire.sse import SseParser
 
 ASK_S = 10.0
-IDLE_S = 2.0
-"""How long an idle connection is kept: less than the 5 s after which engines close theirs."""
-LAST_S = 0.2
-"""How long the end of a finished stream is waited for, so that its connection can be used again."""
 MOST = 16 * 2**20
 MOST_OF_ERROR = 65536
 CHAT = "/v1/chat/completions"
@@ -76,7 +72,7 @@ class Connection:
         data = None if body is None else msgspec.json.encode(body)
         try:
             async with asyncio.timeout(within_s), self._request(path, data) as response:
-                return await _whole(response, most)
+                return await read_whole(response, most)
         except TimeoutError:
             raise EngineError(Failure.TIMEOUT, f"the engine did not answer {path} in {within_s:.0f} s") from None
 
@@ -89,7 +85,7 @@ class Connection:
             while piece := await patience.wait_for(response.content.readany()):
                 for event in parser.feed(piece):
                     if event.data == b"[DONE]":
-                        await _last(response)
+                        await read_to_end(response)
                         return
                     yield event.data
             raise EngineError(Failure.BROKEN, "the engine ended the stream before it was done")
@@ -99,16 +95,15 @@ class Connection:
         kind = response.content_type
         if kind == "text/event-stream":
             return
-        if kind == "text/html":
-            raise EngineError(Failure.UNREACHABLE, "a web page answers there, not an engine; is the URL right?")
-        read(await _whole(response, MOST_OF_ERROR))
-        raise EngineError(Failure.BROKEN, "the engine does not stream its answer")
+        if kind != "text/html":
+            read(await read_whole(response, MOST_OF_ERROR))
+        raise no_stream(kind)
 
     @asynccontextmanager
     async def _request(self, path: str, data: bytes | None) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request and look at its status; every failure comes out as `EngineError`."""
         try:
-            async with await self._send(f"{self.base}{path}", data) as response:
+            async with await send(self._open(), f"{self.base}{path}", data, {}) as response:
                 if response.status != 200:
                     raise await self._refusal(response, path)
                 self._told.pop(path, None)
@@ -119,22 +114,10 @@ class Connection:
                 self._lost()
             raise failure from None
 
-    async def _send(self, url: str, data: bytes | None) -> aiohttp.ClientResponse:
-        """Send; once more if an idle connection turns out to be closed by the other side."""
-        session = self._open()
-        method = "GET" if data is None else "POST"
-        headers = {} if data is None else {"content-type": "application/json"}
-        try:
-            return await session.request(method, url, data=in_pieces(data), headers=headers, allow_redirects=False)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await session.request(method, url, data=in_pieces(data), headers=headers, allow_redirects=False)
-
     async def _refusal(self, response: aiohttp.ClientResponse, path: str) -> EngineError:
         if response.status < 300:
             return EngineError(Failure.BROKEN, f"the engine answered with nothing ({response.status})")
-        body = await _whole(response, MOST_OF_ERROR)
+        body = await read_whole(response, MOST_OF_ERROR)
         failure = from_status(response.status, response.headers, body, dialect=self.dialect, now=datetime.now(UTC))
         if failure.failure in GONE and path in NEEDED:
             self._lost_by(failure.message, path)
@@ -151,35 +134,7 @@ class Connection:
         if self._closed:
             raise EngineError(Failure.UNREACHABLE, "the engine is closed")
         if self._session is None:
-            connector: aiohttp.BaseConnector = (
-                aiohttp.UnixConnector(self._uds, limit=0, keepalive_timeout=IDLE_S)
-                if self._uds
-                else aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
-            )
             key = self._settings.api_key
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                headers={"authorization": f"Bearer {key}"} if key else {},
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout_s),
-                trust_env=False,
-            )
+            headers = {"authorization": f"Bearer {key}"} if key else {}
+            self._session = open_session(self._settings, uds=self._uds, headers=headers)
         return self._session
-
-
-async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Read an answer; raises `EngineError` if it is larger than `most`."""
-    pieces, size = [], 0
-    while piece := await response.content.readany():
-        size += len(piece)
-        if size > most:
-            raise EngineError(Failure.BROKEN, f"an answer of the engine is larger than {most} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-async def _last(response: aiohttp.ClientResponse) -> None:
-    """Read on to the end of a stream that is done: only then can its connection be used again."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LAST_S):
-            while await response.content.readany():
-                pass

@@ -9,7 +9,7 @@ import msgspec
 
 from standby.engines.chat.connection import Connection
 from standby.engines.chat.failures import read
-from standby.engines.chat.patience import ALIVE_S, Limits, Patience
+from standby.engines.patience import ALIVE_S, Limits, Patience
 from standby.errors import EngineError, Failure, invalid
 from standby.wire.chat.dialect import SGLANG, Dialect
 from standby.wire.chat.request import chat_prompt

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +16,11 @@ from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfil
 from standby.engines.chat.connection import Connection
 from standby.engines.chat.counting import count_prompt
 from standby.engines.chat.failures import PriorityRefused, read
-from standby.engines.chat.patience import Limits, Pace, Patience, limits_for
 from standby.engines.chat.recognise import CACHES, DEFAULT_SLOTS, Known, look
 from standby.engines.chat.resolve import resolve_name
 from standby.engines.chat.signals import Scraper
+from standby.engines.http import InFlight
+from standby.engines.patience import Limits, Pace, Patience, limits_for
 from standby.errors import EngineError, Failure
 from standby.records import Load
 from standby.wire.chat.chunks import Chunk
@@ -65,8 +66,7 @@ class Chat:
         self._looking: asyncio.Task[None] | None = None
         self._trying: asyncio.Task[None] | None = None
         self._ready = self._closed = False
-        self._live = 0
-        self._batch = 0
+        self._in_flight = InFlight()
 
     @property
     def profile(self) -> EngineProfile:
@@ -126,7 +126,7 @@ class Chat:
 
     def load(self) -> Load:
         """What we have in flight there."""
-        return Load(live=self._live, batch=self._batch, slots=self.profile.slots)
+        return Load(live=self._in_flight.live, batch=self._in_flight.batch, slots=self.profile.slots)
 
     async def generate(
         self,
@@ -153,7 +153,7 @@ class Chat:
     ) -> AsyncGenerator[Event, None]:
         """Answer one request as events; once more without a priority if the engine turns out to refuse that."""
         model = await self.resolve(params.model)
-        with self._counted(live=live):
+        with self._in_flight.one(live=live):
             body = self._body(params, model, live=live)
             for _ in range(2):
                 data = msgspec.json.encode(body)
@@ -259,16 +259,6 @@ class Chat:
         if self._known is not None:
             how = {**self._known.how, "priority": "tried"}
             self._known = replace(self._known, dialect=dialect, priority=priority, why_priority=why, how=how)
-
-    @contextmanager
-    def _counted(self, *, live: bool) -> Iterator[None]:
-        """Count one request in flight."""
-        change = (1, 0) if live else (0, 1)
-        self._live, self._batch = self._live + change[0], self._batch + change[1]
-        try:
-            yield
-        finally:
-            self._live, self._batch = self._live - change[0], self._batch - change[1]
 
 
 class _Answer:

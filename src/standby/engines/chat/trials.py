@@ -12,7 +12,7 @@ import msgspec
 
 from standby.engines.chat.connection import Connection
 from standby.engines.chat.failures import read
-from standby.engines.chat.patience import Limits, Patience
+from standby.engines.patience import Limits, Patience
 from standby.wire.chat.chunks import Chunk
 from standby.wire.chat.dialect import Dialect
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,22 +20,17 @@ import msgspec
 import structlog
 
 from standby.config import EngineSettings
-from standby.engines.bodies import in_pieces
 from standby.engines.chat.failures import from_exception
-from standby.engines.chat.patience import Patience
+from standby.engines.http import no_stream, open_session, read_to_end, read_whole, send
 from standby.engines.messages.failures import NoRoute, from_status
+from standby.engines.patience import Patience
 from standby.errors import ApiError, EngineError, Failure
 from standby.wire.sse import SseParser
 
 VERSION = "2023-06-01"
 ASK_S = 10.0
-IDLE_S = 2.0
-"""How long an idle connection is kept: less than the 5 s after which engines close theirs."""
-LAST_S = 0.2
-"""How long the end of a finished stream is waited for, so that its connection can be used again."""
 MOST = 64 * 2**20
 MOST_OF_ERROR = 65536
-LARGE = 2**19
 
 log = structlog.get_logger("standby.engines")
 
@@ -75,7 +70,7 @@ class Connection:
         """Ask a small question (GET without a body, else POST) and read its JSON answer."""
         try:
             async with asyncio.timeout(ASK_S), self._request(path, body, betas) as response:
-                return msgspec.json.decode(await _whole(response, MOST))
+                return msgspec.json.decode(await read_whole(response, MOST))
         except TimeoutError:
             raise EngineError(Failure.TIMEOUT, f"the engine did not answer in {ASK_S:.0f} s") from None
 
@@ -83,7 +78,7 @@ class Connection:
         """Send a request whose answer does not stream."""
         async with AsyncExitStack() as stack:
             response = await patience.wait_for(stack.enter_async_context(self._request(path, body, betas)))
-            return await patience.wait_for(_whole(response, MOST))
+            return await patience.wait_for(read_whole(response, MOST))
 
     async def events(
         self, path: str, body: bytes, patience: Patience, *, betas: Sequence[str] = ()
@@ -93,12 +88,12 @@ class Connection:
         async with AsyncExitStack() as stack:
             response = await patience.wait_for(stack.enter_async_context(self._request(path, body, betas)))
             if response.content_type != "text/event-stream":
-                raise _no_stream(response.content_type)
+                raise no_stream(response.content_type)
             while piece := await patience.wait_for(response.content.readany()):
                 for event in parser.feed(piece):
                     yield event.data
                     if event.name == "message_stop":
-                        await _last(response)
+                        await read_to_end(response)
                         return
             raise EngineError(Failure.BROKEN, "the engine ended the stream before it was done")
 
@@ -107,7 +102,7 @@ class Connection:
         self, path: str, body: bytes | None, betas: Sequence[str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
-            async with await self._send(f"{self.base}{path}", body, betas) as response:
+            async with await send(self._open(), f"{self.base}{path}", body, _naming(betas)) as response:
                 if response.status != 200:
                     raise await self._refusal(response, is_asking=body is None or "count" in path)
                 self._told = ""
@@ -118,24 +113,10 @@ class Connection:
                 self._lost()
             raise failure from None
 
-    async def _send(self, url: str, body: bytes | None, betas: Sequence[str]) -> aiohttp.ClientResponse:
-        """Send; once more if an idle connection turns out to be closed by the other side."""
-        session = self._open()
-        method = "GET" if body is None else "POST"
-        headers = {} if body is None else {"content-type": "application/json"}
-        if betas:
-            headers["anthropic-beta"] = ",".join(betas)
-        try:
-            return await session.request(method, url, data=in_pieces(body), headers=headers, allow_redirects=False)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await session.request(method, url, data=in_pieces(body), headers=headers, allow_redirects=False)
-
     async def _refusal(self, response: aiohttp.ClientResponse, *, is_asking: bool) -> EngineError | ApiError:
         if response.status < 400:
             return EngineError(Failure.UNREACHABLE, f"the engine answers with {response.status}; is the URL right?")
-        body = await _whole(response, MOST_OF_ERROR)
+        body = await read_whole(response, MOST_OF_ERROR)
         failure = from_status(response.status, response.headers, body, now=datetime.now(UTC))
         if is_asking and isinstance(failure, NoRoute):
             return failure
@@ -154,17 +135,7 @@ class Connection:
         if self._closed:
             raise EngineError(Failure.UNREACHABLE, "the engine is closed")
         if self._session is None:
-            connector: aiohttp.BaseConnector = (
-                aiohttp.UnixConnector(self._uds, limit=0, keepalive_timeout=IDLE_S)
-                if self._uds
-                else aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S)
-            )
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                headers=self._headers(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout_s),
-                trust_env=False,
-            )
+            self._session = open_session(self._settings, uds=self._uds, headers=self._headers())
         return self._session
 
     def _headers(self) -> dict[str, str]:
@@ -177,26 +148,5 @@ class Connection:
         return headers
 
 
-def _no_stream(kind: str) -> EngineError:
-    if kind == "text/html":
-        return EngineError(Failure.UNREACHABLE, "a web page answers there, not an engine; is the URL right?")
-    return EngineError(Failure.BROKEN, "the engine does not stream its answer")
-
-
-async def _whole(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Read an answer; `ValueError` if it is larger than `most`."""
-    pieces, size = [], 0
-    while piece := await response.content.readany():
-        size += len(piece)
-        if size > most:
-            raise ValueError(f"an answer of the engine is larger than {most} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-async def _last(response: aiohttp.ClientResponse) -> None:
-    """Read on to the end of a stream that is done: only then can its connection be used again."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LAST_S):
-            while await response.content.readany():
-                pass
+def _naming(betas: Sequence[str]) -> dict[str, str]:
+    return {"anthropic-beta": ",".join(betas)} if betas else {}

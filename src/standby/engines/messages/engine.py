@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -12,10 +12,11 @@ from msgspec.structs import replace
 
 from standby.config import EngineSettings
 from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
-from standby.engines.chat.patience import Pace, Patience, limits_for
+from standby.engines.http import InFlight
 from standby.engines.messages.connection import Connection
 from standby.engines.messages.failures import NoRoute, from_event
 from standby.engines.messages.served import Served, named, read_models, resolve_here
+from standby.engines.patience import Pace, Patience, limits_for
 from standby.errors import ApiError, EngineError, Failure, InvalidParams, invalid, unknown_model
 from standby.ids import random_id
 from standby.records import Load
@@ -66,8 +67,7 @@ class Messages:
         self._looking: asyncio.Task[None] | None = None
         self._away = asyncio.Event()
         self._ready = self._closed = False
-        self._live = 0
-        self._batch = 0
+        self._in_flight = InFlight()
 
     @property
     def profile(self) -> EngineProfile:
@@ -101,7 +101,7 @@ class Messages:
 
     def load(self) -> Load:
         """What we have in flight there."""
-        return Load(live=self._live, batch=self._batch, slots=self.profile.slots)
+        return Load(live=self._in_flight.live, batch=self._in_flight.batch, slots=self.profile.slots)
 
     async def generate(
         self,
@@ -135,7 +135,7 @@ class Messages:
         limits = limits_for(self._settings, self._pace, body_bytes=len(body), max_tokens=params.max_tokens)
         patience = Patience(limits, deadline_us)
         betas = params.betas or ()
-        with self._counted(live=live):
+        with self._in_flight.one(live=live):
             if not params.max_tokens:
                 for event in events_of(_read(await self._connection.whole(MESSAGES, body, patience, betas=betas))):
                     yield event
@@ -267,20 +267,6 @@ class Messages:
             self._away.clear()
             with suppress(EngineError, ApiError):
                 await self._look()
-
-    @contextmanager
-    def _counted(self, *, live: bool) -> Iterator[None]:
-        self._count(1, live=live)
-        try:
-            yield
-        finally:
-            self._count(-1, live=live)
-
-    def _count(self, change: int, *, live: bool) -> None:
-        if live:
-            self._live += change
-        else:
-            self._batch += change
 
 
 def _addressed(params: Params, model: str) -> Params:
