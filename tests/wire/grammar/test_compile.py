@@ -38,6 +38,13 @@ GOOD += [
     {"allOf": [{"type": ["string", "null"], "minLength": 2}, {"type": "string", "maxLength": 4}]},
     {"oneOf": [{"type": "string", "maxLength": 3}, {"type": "integer"}]},
     {
+        "type": "array",
+        "allOf": [
+            {"items": {"type": "string", "pattern": "^[a-c]{2,4}$"}},
+            {"prefixItems": [{"type": "string"}], "items": False},
+        ],
+    },
+    {
         "oneOf": [
             {"type": "object", "properties": {"kind": {"const": k}, k: {"type": "boolean"}}, "required": ["kind", k]}
             for k in ("cat", "dog")
@@ -74,6 +81,8 @@ BAD: list[tuple[Any, str]] = [
     ({"anyOf": []}, ".anyOf"),
     ({"anyOf": [{"type": "x"}]}, ".anyOf[0].type"),
     ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, ".oneOf"),
+    ({"oneOf": [{"const": "a"}, {"type": "string", "format": "date-time"}]}, ".oneOf"),
+    ({"oneOf": [{"properties": {}, "additionalProperties": False}, {"type": "array"}]}, ".oneOf"),
     ({"allOf": [{"pattern": "a"}, {"pattern": "b"}]}, ".pattern"),
     ({"allOf": [{"type": "string"}, {"type": "null"}]}, ":"),
     ({"items": [{}]}, ".items"),

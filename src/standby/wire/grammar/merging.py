@@ -49,9 +49,10 @@ class Unsupported(Exception):
 class Merger:
     """Takes schemas apart; `root` is where references begin."""
 
-    def __init__(self, root: JsonObject) -> None:
-        """Keep the whole schema."""
+    def __init__(self, root: JsonObject, *, heeds_formats: bool = True) -> None:
+        """Keep the whole schema; without `heeds_formats` a `format` only describes, as many a validator has it."""
         self._root = root
+        self._heeds_formats = heeds_formats
 
     def branches(self, schema: Any, path: str, depth: int = 0) -> list[JsonObject]:
         """Return plain schemas: a value is valid if one of them holds. Raises `Unsupported`."""
@@ -108,8 +109,11 @@ class Merger:
         """Whether nothing that is written for `mine` is valid for `other`; False if that is not plain to see."""
         if "enum" in mine or "enum" in other:
             one, two = (mine, other) if "enum" in mine else (other, mine)
-            return not any(self._fits_plain(value, two, path) for value in one["enum"])
-        shared = {_wider(kind) for kind in kinds(mine)} & {_wider(kind) for kind in kinds(other)}
+            lenient = Merger(self._root, heeds_formats=False)
+            return not any(lenient._fits_plain(value, two, path) for value in one["enum"])
+        # what is written for a schema without a type is narrower than what is valid for it: any kind it is silent on
+        valid = {_wider(kind) for kind in other.get("type", KINDS)}
+        shared = {_wider(kind) for kind in kinds(mine)} & valid
         return not shared or (shared == {"object"} and self._objects_apart(mine, other, path))
 
     def _objects_apart(self, mine: JsonObject, other: JsonObject, path: str) -> bool:
@@ -153,7 +157,7 @@ class Merger:
         if kind == "array":
             return self._fits_array(value, schema, path)
         if kind == "string":
-            return _fits_string(value, schema, path)
+            return self._fits_string(value, schema, path)
         return _fits_number(Decimal(str(value)), schema) if _wider(kind) == "number" else True
 
     def _fits_object(self, value: JsonObject, schema: JsonObject, path: str) -> bool:
@@ -164,6 +168,17 @@ class Merger:
             and all(self.fits(v, properties.get(name, more), path) for name, v in value.items())
             and all(self.fits(name, schema.get("propertyNames", True), path) for name in value)
         )
+
+    def _fits_string(self, value: str, schema: JsonObject, path: str) -> bool:
+        form = FORMATS.get(schema.get("format", "")) if self._heeds_formats else None
+        given = [text for text in (schema.get("pattern"), form) if text is not None]
+        inside = msgspec.json.encode(value).decode()[1:-1]
+        try:
+            return _counted(len(value), schema, "minLength") and all(
+                Language(pattern(text), {}).fits(inside) for text in given
+            )
+        except BadPattern as fault:
+            raise Unsupported(f"{path}.pattern: {fault}") from None
 
     def _fits_array(self, value: list[Any], schema: JsonObject, path: str) -> bool:
         first, rest = schema.get("prefixItems", []), schema.get("items", True)
@@ -304,6 +319,8 @@ def _merged(one: JsonObject, other: JsonObject, path: str) -> JsonObject:
             found[key] = _MERGE.get(key, _refuse)(one[key], other[key], f"{path}.{key}")
     if "properties" in found or "required" in found:
         found["properties"] = _properties(one, other)
+    if ("prefixItems" in one) != ("prefixItems" in other):
+        found["prefixItems"] = _first_items(one, other)
     return found
 
 
@@ -322,6 +339,12 @@ def _properties(one: JsonObject, other: JsonObject) -> JsonObject:
         if name in mine or name in theirs or a is not True or b is not True:
             found[name] = _all_of(a, b, "")
     return found
+
+
+def _first_items(one: JsonObject, other: JsonObject) -> list[Any]:
+    """Each of the first values must fit both sides: the one names no first ones, so its `items` speaks of them, too."""
+    named, silent = (one, other) if "prefixItems" in one else (other, one)
+    return [_all_of(schema, silent.get("items", True), "") for schema in named["prefixItems"]]
 
 
 def _all_of(one: Any, other: Any, _: str) -> Any:
@@ -359,17 +382,6 @@ _MERGE: dict[str, Callable[[Any, Any, str], Any]] = {
 
 def _counted(count: int, schema: JsonObject, low: str) -> bool:
     return bool(schema.get(low, 0) <= count <= schema.get(COUNTS[low], count))
-
-
-def _fits_string(value: str, schema: JsonObject, path: str) -> bool:
-    given = [p for p in (schema.get("pattern"), FORMATS.get(schema.get("format", ""))) if p is not None]
-    inside = msgspec.json.encode(value).decode()[1:-1]
-    try:
-        return _counted(len(value), schema, "minLength") and all(
-            Language(pattern(text), {}).fits(inside) for text in given
-        )
-    except BadPattern as fault:
-        raise Unsupported(f"{path}.pattern: {fault}") from None
 
 
 def _fits_number(value: Decimal, schema: JsonObject) -> bool:
