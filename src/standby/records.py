@@ -99,6 +99,19 @@ class Slice:
 
     first: int
     count: int
+    cost: int = 0
+    """What its items are expected to cost an engine, in cost tokens (`PlanEntry.cost`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanFacts:
+    """What the plan of a batch knows of it as a whole; tokens are estimates."""
+
+    prompt_tokens: int = 0
+    shared_tokens: int = 0
+    """Of these, such as an entry of the plan shares with the one before it: the most that a cache can reuse."""
+    groups: int = 0
+    """Groups of at least two items that share a prefix worth reusing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +126,7 @@ class NewBatch:
     expires_us: int
     origin: Origin
     rules: Rules
+    plan: PlanFacts = PlanFacts()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +156,10 @@ class Backlog:
     expires_us: int
     pending_runs: bool
     leased_runs: int
+    left_items: int = 0
+    """Items of runs that are not done; those of leased runs count whole."""
+    left_cost: int = 0
+    """The same in cost tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,8 +342,11 @@ class PlanEntry:
     length: int
     group: int
     cost: int
+    """Cost tokens: prompt tokens that nothing shares, a tenth of those that are shared, twice the expected answer."""
     crc: int
     custom_id: str
+    shared: int = 0
+    """Tokens of its prompt that it shares with the entry before it in the plan, as estimated."""
 
 
 PLAN_ENTRY = struct.Struct("<QIIIII64sI")

@@ -5,10 +5,10 @@ One behavioural suite (`tests/engines/`) runs on every implementation, the simul
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from standby.records import Load
 from standby.wire.messages import CountParams, Event, Message, MessageParams, check_cap
@@ -33,6 +33,8 @@ class EngineProfile:
     cache: CacheProfile
     yields_to_live: bool
     """Whether the engine itself puts batch work behind live work, token by token."""
+    kv_tokens: int = 0
+    """Tokens that its KV cache holds, for `per_slot` those of one slot; 0 if nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,14 @@ class Model:
     """What it can do, out of `wire.models.FEATURES`."""
 
 
+class Watch(Protocol):
+    """Who wants to see an answer grow: admission measures the time between tokens, gates wait for the first."""
+
+    def tokens(self, count: int) -> None:
+        """Say that so many more tokens of the answer are out, now; the first call is the first token."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What an engine may want to know about a request beside its params."""
@@ -64,6 +74,12 @@ class Context:
     """Which try at this item this is, from 1."""
     simulate: str = ""
     """What the header `standby-simulate` asked for; only the simulator heeds it."""
+    watch: Watch | None = None
+    """Told of every arrival of tokens, by whoever talks to the engine; an attempt that fails may have told some."""
+    at: str = ""
+    """Name of the endpoint of a pool that should be asked first; empty leaves the choice to the pool."""
+    slot: int | None = None
+    """Slot of the engine that keeps the beginning of this prompt; only engines with a cache `per_slot` heed it."""
 
 
 NO_CONTEXT = Context()
@@ -154,6 +170,53 @@ class Engine(Protocol):
 
     async def signals(self) -> Signals | None:
         """Read the engine's own metrics; None if it has none or they cannot be read now."""
+        ...
+
+
+class Room(Protocol):
+    """One endpoint of a pool, as the scheduler sees it. No I/O but `signals`."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the settings."""
+        ...
+
+    @property
+    def profile(self) -> EngineProfile:
+        """What it declares."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Whether work can be expected to be done there."""
+        ...
+
+    def takes(self, model: str) -> bool:
+        """Whether it serves this name, as far as is known; a name that was never asked for may be anywhere."""
+        ...
+
+    def load(self) -> Load:
+        """What we have in flight there."""
+        ...
+
+    def gap_s(self, *, now_us: int) -> float | None:
+        """Return the time between two tokens of an answer, as seen lately in all traffic; None if none was seen."""
+        ...
+
+    def take_rejected(self) -> int:
+        """Return how many attempts it refused as overloaded since this was last asked."""
+        ...
+
+    async def signals(self) -> Signals | None:
+        """Read the engine's own metrics; None if it has none or they cannot be read now."""
+        ...
+
+
+@runtime_checkable
+class Rooms(Protocol):
+    """An engine that is made of endpoints; a pool is one."""
+
+    def rooms(self) -> Sequence[Room]:
+        """Return its endpoints, in the order of the settings."""
         ...
 
 
