@@ -333,14 +333,15 @@ def unpack_records(packed: bytes) -> Iterator[Record]:
 class PlanEntry:
     """One item of a plan: where its `params` lie in the items blob, and what they are worth.
 
-    On disk: 96 bytes, `<QIIIII64sI` - offset, length, item number, group, cost (tokens), crc32 of the
-    params, `custom_id` padded with NUL, crc32 of the 92 bytes before.
+    On disk: 100 bytes, `<QIIIIII64sI` - offset, length, item number, group, cost (tokens), shared (tokens),
+    crc32 of the params, `custom_id` padded with NUL, crc32 of the 96 bytes before.
     """
 
     item: int
     offset: int
     length: int
     group: int
+    """Items of one group share a prefix worth reusing and stand together in the plan; 0 is no group."""
     cost: int
     """Cost tokens: prompt tokens that nothing shares, a tenth of those that are shared, twice the expected answer."""
     crc: int
@@ -349,20 +350,22 @@ class PlanEntry:
     """Tokens of its prompt that it shares with the entry before it in the plan, as estimated."""
 
 
-PLAN_ENTRY = struct.Struct("<QIIIII64sI")
-_PLAN_BODY = struct.Struct("<QIIIII64s")
+PLAN_ENTRY = struct.Struct("<QIIIIII64sI")
+_PLAN_BODY = struct.Struct("<QIIIIII64s")
 
 
-def pack_plan_entry(offset: int, length: int, item: int, group: int, cost: int, crc: int, custom_id: str) -> bytes:
+def pack_plan_entry(
+    offset: int, length: int, item: int, group: int, cost: int, shared: int, crc: int, custom_id: str
+) -> bytes:
     """Write one plan entry. Plain arguments: this runs 100,000 times while a client waits."""
-    body = _PLAN_BODY.pack(offset, length, item, group, cost, crc, custom_id.encode())
+    body = _PLAN_BODY.pack(offset, length, item, group, cost, shared, crc, custom_id.encode())
     return body + zlib.crc32(body).to_bytes(4, "little")
 
 
 def unpack_plan(packed: bytes) -> Iterator[PlanEntry]:
     """Read plan entries back, in the order of the plan; raises `Corrupt` at the first bad checksum."""
     for at in range(0, len(packed), PLAN_ENTRY.size):
-        offset, length, item, group, cost, crc, custom_id, check = PLAN_ENTRY.unpack_from(packed, at)
+        offset, length, item, group, cost, shared, crc, custom_id, check = PLAN_ENTRY.unpack_from(packed, at)
         if zlib.crc32(packed[at : at + _PLAN_BODY.size]) != check:
             raise Corrupt(f"plan entry {at // PLAN_ENTRY.size} does not match its checksum")
         yield PlanEntry(
@@ -371,6 +374,7 @@ def unpack_plan(packed: bytes) -> Iterator[PlanEntry]:
             length=length,
             group=group,
             cost=cost,
+            shared=shared,
             crc=crc,
             custom_id=custom_id.rstrip(b"\0").decode(),
         )

@@ -15,6 +15,7 @@ from standby.records import (
     LeasedRun,
     NewBatch,
     Origin,
+    PlanFacts,
     Record,
     Rules,
     Seal,
@@ -39,19 +40,21 @@ def new_batch(
     now_us: int = NOW,
     origin: Origin | None = None,
     rules: Rules | None = None,
+    plan: PlanFacts | None = None,
 ) -> NewBatch:
-    """Build a create with runs of these sizes; by default nobody's twin."""
+    """Build a create with runs of these sizes, ten cost tokens an item; by default nobody's twin."""
     batch_id = BatchId(make_id("msgbatch", now_us=now_us))
     first = [sum(runs[:number]) for number in range(len(runs))]
     return NewBatch(
         id=batch_id,
         workspace_id=workspace_id,
         size=sum(runs),
-        runs=tuple(Slice(first=f, count=n) for f, n in zip(first, runs, strict=True)),
+        runs=tuple(Slice(first=f, count=n, cost=10 * n) for f, n in zip(first, runs, strict=True)),
         created_us=now_us,
         expires_us=now_us + WINDOW_US,
         origin=origin or Origin(credential="key-1", body_digest=batch_id.encode()),
         rules=rules or Rules(),
+        plan=plan or PlanFacts(),
     )
 
 

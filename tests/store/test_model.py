@@ -90,6 +90,10 @@ class ModelBatch:
             None,
         )
 
+    def left(self) -> int:
+        """Count the items of runs that are not done."""
+        return sum(run.count for run in self.runs if run.state is not RunState.DONE)
+
     def is_closing(self, now_us: int) -> bool:
         """Whether the sweeper must close it."""
         if self.state is BatchState.ENDED:
@@ -376,9 +380,15 @@ class Walk(RuleBasedStateMachine):
         if not self.workspace_id:
             return
         now_us = self.now_us
-        backlogs = {b.batch_id: b.leased_runs for b in self.run(self.store.backlogs(now_us=now_us))}
+        backlogs = {
+            b.batch_id: (b.leased_runs, b.left_items, b.left_cost) for b in self.run(self.store.backlogs(now_us=now_us))
+        }
         assert backlogs == {
-            batch_id: sum(run.state is RunState.LEASED and run.until_us > now_us for run in batch.runs)
+            batch_id: (
+                sum(run.state is RunState.LEASED and run.until_us > now_us for run in batch.runs),
+                batch.left(),
+                10 * batch.left(),
+            )
             for batch_id, batch in self.model.items()
             if batch.is_working(now_us) and batch.free_run(now_us) is not None
         }

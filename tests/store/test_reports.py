@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from standby.errors import NotFound, StoreError
-from standby.records import BatchId, Workspace
+from standby.records import BatchId, PlanFacts, Workspace
 from standby.states import Outcome
 from standby.store.base import Store
-from tests.store.build import NOW, commit, created, ended, leased
+from tests.store.build import NOW, commit, created, ended, leased, new_batch
 from tests.store.conftest import Opener
 
 
@@ -56,6 +56,21 @@ async def test_rules_of_an_unknown_batch_are_not_found(store: Store) -> None:
     """There are no rules without a batch."""
     with pytest.raises(NotFound):
         await store.rules_of(BatchId("msgbatch_none"))
+
+
+async def test_a_batch_keeps_what_its_plan_knows_until_it_is_deleted(store: Store, workspace: Workspace) -> None:
+    """The facts of the plan come back as they were given; without a batch there are none."""
+    facts = PlanFacts(prompt_tokens=1_000, shared_tokens=700, groups=3)
+    new = new_batch(workspace.id, plan=facts)
+    await store.create_batch(new, now_us=NOW)
+
+    assert await store.plan_of(new.id) == facts
+    gone = await ended(store)
+    assert await store.plan_of(gone.id) == PlanFacts()
+    await store.delete_batch(gone.workspace_id, gone.id)
+    for batch_id in (gone.id, BatchId("msgbatch_none")):
+        with pytest.raises(NotFound):
+            await store.plan_of(batch_id)
 
 
 async def test_everything_is_there_after_closing_and_opening_again(opener: Opener) -> None:

@@ -126,6 +126,20 @@ async def test_backlogs_are_the_batches_with_something_to_lease_oldest_first(sto
     assert [(b.batch_id, b.leased_runs) for b in later] == [(old.id, 0), (busy.id, 0), (young.id, 0)]
 
 
+async def test_a_backlog_tells_what_is_left_of_its_runs(store: Store) -> None:
+    """Items and cost of runs that are not done, leased ones included; a run counts whole until its last commit."""
+    batch = await created(store, (3, 2, 4))
+    run = await leased(store, batch.id)
+    await store.commit_segments([commit(run, [0, 1])], now_us=NOW)
+
+    (whole,) = await store.backlogs(now_us=NOW)
+    await store.commit_segments([commit(run, [2], start=20, is_last=True)], now_us=NOW)
+    (less,) = await store.backlogs(now_us=NOW)
+
+    assert (whole.left_items, whole.left_cost) == (9, 90)
+    assert (less.left_items, less.left_cost) == (6, 60)
+
+
 async def test_a_finished_batch_has_no_backlog(store: Store) -> None:
     """With every run done there is nothing to lease."""
     batch = await created(store)

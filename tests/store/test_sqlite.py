@@ -15,7 +15,7 @@ import pytest
 
 from standby import doors
 from standby.errors import StandbyError, StartError, StoreError
-from standby.records import DAY, Rules, Seal
+from standby.records import DAY, PlanFacts, Rules, Seal
 from standby.states import BATCH_MOVES, RUN_MOVES, BatchState, RunState
 from standby.store.sqlite import SqliteStore, faults, statements
 from standby.store.sqlite.migrate import APPLICATION_ID
@@ -119,10 +119,13 @@ async def test_a_file_of_an_older_version_goes_on(path: Path, version: int) -> N
     await store.open()
     workspace = (await store.list_workspaces())[0]
     batch = (await store.list_batches(workspace.id, limit=10, after=None, before=None)).batches[0]
+    (backlog,) = await store.backlogs(now_us=NOW)
+    facts = await store.plan_of(batch.id)
     lease = await leased(store, batch.id)
     await store.close()
 
     assert batch.size == lease.count == 2
+    assert (backlog.left_items, backlog.left_cost, facts) == (2, 0, PlanFacts())
     assert lease.rules == Rules(version="2023-06-01", betas=("b-1",), user_profile_id="profile_1")
 
 
@@ -227,6 +230,7 @@ HOT = {
     ("batches", "find_by_idempotency_key"): False,
     ("reports", "enqueued_items"): True,
     ("reports", "tokens_of"): False,
+    ("reports", "plan_of"): False,
     ("tenants", "find_key"): False,
 }
 

@@ -208,7 +208,7 @@ def _entry(number: int, item: Item, offset: int, params: bytes, seen: set[str]) 
         raise invalid(duplicate_fault(custom_id))
     seen.add(custom_id)
     length = len(params)
-    packed = pack_plan_entry(offset, length, number, 0, length // BYTES_A_TOKEN, zlib.crc32(params), custom_id)
+    packed = pack_plan_entry(offset, length, number, 0, length // BYTES_A_TOKEN, 0, zlib.crc32(params), custom_id)
     return packed, length
 
 

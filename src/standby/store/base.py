@@ -22,6 +22,7 @@ from standby.records import (
     LiveBill,
     NewBatch,
     Page,
+    PlanFacts,
     Rules,
     Seal,
     Segment,
@@ -203,6 +204,10 @@ class Reports(Protocol):
 
     async def rules_of(self, batch_id: BatchId) -> Rules:
         """Read what the create froze."""
+        ...
+
+    async def plan_of(self, batch_id: BatchId) -> PlanFacts:
+        """Read what its plan knows of a batch as a whole, as the create gave it; `NotFound`."""
         ...
 
 

@@ -8,7 +8,7 @@ from standby.errors import Conflict, StoreError
 from standby.records import DAY, SECOND, Batch, BatchId, Created, NewBatch, Page, Segment, WorkspaceId
 from standby.states import BatchState
 from standby.store.sqlite.connection import Database
-from standby.store.sqlite.rows import from_rules, no_batch, to_batch
+from standby.store.sqlite.rows import from_plan, from_rules, no_batch, to_batch
 from standby.store.sqlite.statements import load
 
 KEY_WINDOW_US = DAY
@@ -150,9 +150,9 @@ def _insert(db: sqlite3.Connection, new: NewBatch) -> None:
         "body_digest": new.origin.body_digest,
         "idempotency_key": new.origin.idempotency_key,
     }
-    db.execute(_SQL["insert_batch"], values | from_rules(new.rules))
+    db.execute(_SQL["insert_batch"], values | from_rules(new.rules) | from_plan(new.plan))
     runs = (
-        {"batch_id": new.id, "number": number, "first": run.first, "count": run.count}
+        {"batch_id": new.id, "number": number, "first": run.first, "count": run.count, "cost": run.cost}
         for number, run in enumerate(new.runs)
     )
     db.executemany(_SQL["insert_run"], runs)

@@ -25,16 +25,18 @@ LIMIT 1;
 -- name: insert_batch
 INSERT INTO batches (
     id, workspace_id, state, size, created_us, expires_us,
-    credential, body_digest, idempotency_key, version, betas, user_profile_id, simulate
+    credential, body_digest, idempotency_key, version, betas, user_profile_id, simulate,
+    prompt_tokens, shared_tokens, prefix_groups
 )
 VALUES (
     :id, :workspace_id, 'in_progress', :size, :created_us, :expires_us,
-    :credential, :body_digest, :idempotency_key, :version, :betas, :user_profile_id, :simulate
+    :credential, :body_digest, :idempotency_key, :version, :betas, :user_profile_id, :simulate,
+    :prompt_tokens, :shared_tokens, :prefix_groups
 );
 
 -- name: insert_run
-INSERT INTO runs (batch_id, number, first, count)
-VALUES (:batch_id, :number, :first, :count);
+INSERT INTO runs (batch_id, number, first, count, cost)
+VALUES (:batch_id, :number, :first, :count, :cost);
 
 -- name: get_batch
 SELECT *

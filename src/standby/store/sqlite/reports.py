@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 
-from standby.records import BatchId, Rules, WorkspaceId
+from standby.records import BatchId, PlanFacts, Rules, WorkspaceId
 from standby.states import BatchState, Outcome
 from standby.store.sqlite.connection import Database
-from standby.store.sqlite.rows import no_batch, to_rules
+from standby.store.sqlite.rows import no_batch, to_plan, to_rules
 from standby.store.sqlite.statements import load
 
 _SQL = load("reports")
@@ -55,5 +55,16 @@ class SqliteReports:
             if row is None:
                 raise no_batch(batch_id)
             return to_rules(row)
+
+        return await self._database.read(work)
+
+    async def plan_of(self, batch_id: BatchId) -> PlanFacts:
+        """Read what its plan knows of it; `NotFound` for an unknown or deleted batch."""
+
+        def work(db: sqlite3.Connection) -> PlanFacts:
+            row = db.execute(_SQL["plan_of"], {"batch_id": batch_id}).fetchone()
+            if row is None:
+                raise no_batch(batch_id)
+            return to_plan(row)
 
         return await self._database.read(work)

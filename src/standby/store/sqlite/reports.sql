@@ -36,6 +36,12 @@ SELECT
 FROM ledger
 WHERE batch_id = :batch_id;
 
+-- name: plan_of
+SELECT prompt_tokens, shared_tokens, prefix_groups
+FROM batches
+WHERE id = :batch_id
+  AND is_deleted = 0;
+
 -- name: rules_of
 SELECT version, betas, user_profile_id, simulate
 FROM batches

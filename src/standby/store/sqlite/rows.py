@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 
 from standby.errors import NotFound
-from standby.records import Batch, BatchId, Counts, Key, Rules, Tokens, Workspace
+from standby.records import Batch, BatchId, Counts, Key, PlanFacts, Rules, Tokens, Workspace
 from standby.states import BatchState
 
 _ITEM = struct.Struct("<I8x")
@@ -88,6 +88,22 @@ def from_rules(rules: Rules) -> dict[str, str | None]:
         "betas": json.dumps(rules.betas),
         "user_profile_id": rules.user_profile_id,
         "simulate": rules.simulate,
+    }
+
+
+def to_plan(row: sqlite3.Row) -> PlanFacts:
+    """Read what the plan knows of the batch as a whole."""
+    return PlanFacts(
+        prompt_tokens=row["prompt_tokens"], shared_tokens=row["shared_tokens"], groups=row["prefix_groups"]
+    )
+
+
+def from_plan(plan: PlanFacts) -> dict[str, int]:
+    """Write what the plan knows of the batch as a whole."""
+    return {
+        "prompt_tokens": plan.prompt_tokens,
+        "shared_tokens": plan.shared_tokens,
+        "prefix_groups": plan.groups,
     }
 
 

@@ -95,6 +95,8 @@ def _to_backlog(row: sqlite3.Row) -> Backlog:
         expires_us=row["expires_us"],
         pending_runs=True,
         leased_runs=row["leased_runs"],
+        left_items=row["left_items"],
+        left_cost=row["left_cost"],
     )
 
 

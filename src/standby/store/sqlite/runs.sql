@@ -7,7 +7,21 @@ SELECT
         SELECT count(*)
         FROM runs AS r INDEXED BY runs_leased
         WHERE r.batch_id = b.id AND r.state = 'leased' AND r.until_us > :now_us
-    ) AS leased_runs
+    ) AS leased_runs,
+    (
+        SELECT coalesce(sum(r.count), 0) FROM runs AS r INDEXED BY runs_pending
+        WHERE r.batch_id = b.id AND r.state = 'pending'
+    ) + (
+        SELECT coalesce(sum(r.count), 0) FROM runs AS r INDEXED BY runs_leased
+        WHERE r.batch_id = b.id AND r.state = 'leased'
+    ) AS left_items,
+    (
+        SELECT coalesce(sum(r.cost), 0) FROM runs AS r INDEXED BY runs_pending
+        WHERE r.batch_id = b.id AND r.state = 'pending'
+    ) + (
+        SELECT coalesce(sum(r.cost), 0) FROM runs AS r INDEXED BY runs_leased
+        WHERE r.batch_id = b.id AND r.state = 'leased'
+    ) AS left_cost
 FROM batches AS b INDEXED BY batches_open
 WHERE b.state <> 'ended'
   AND b.state = 'in_progress'

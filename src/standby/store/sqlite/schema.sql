@@ -42,6 +42,9 @@ CREATE TABLE batches (
     betas               TEXT NOT NULL CHECK (json_valid(betas)),
     user_profile_id     TEXT,
     simulate            TEXT NOT NULL DEFAULT '',
+    prompt_tokens       INTEGER NOT NULL DEFAULT 0,
+    shared_tokens       INTEGER NOT NULL DEFAULT 0,
+    prefix_groups       INTEGER NOT NULL DEFAULT 0,
     CHECK ((state = 'ended') = (ended_us IS NOT NULL)),
     CHECK (state <> 'in_progress' OR cancel_initiated_us IS NULL),
     CHECK (state <> 'canceling' OR cancel_initiated_us IS NOT NULL),
@@ -67,13 +70,14 @@ CREATE TABLE runs (
     epoch    INTEGER NOT NULL DEFAULT 0,
     holder   TEXT,
     until_us INTEGER,
+    cost     INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (batch_id, number),
     CHECK ((state = 'leased') = (holder IS NOT NULL)),
     CHECK ((state = 'leased') = (until_us IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX runs_pending ON runs (batch_id, state, number) WHERE state = 'pending';
-CREATE INDEX runs_leased ON runs (batch_id, state, until_us, number) WHERE state = 'leased';
+CREATE INDEX runs_pending ON runs (batch_id, state, number, count, cost) WHERE state = 'pending';
+CREATE INDEX runs_leased ON runs (batch_id, state, until_us, number, count, cost) WHERE state = 'leased';
 CREATE INDEX runs_held ON runs (holder, state) WHERE state = 'leased';
 
 -- The manifest. A row grows with every commit; the row that sealing adds has run -1.
