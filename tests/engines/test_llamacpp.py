@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version as version_of
 from typing import ClassVar
@@ -7,8 +8,10 @@ from typing import ClassVar
 import pytest
 
 from standby.config import EngineSettings
-from standby.engines.base import CacheProfile, Engine
+from standby.engines.base import CacheProfile, Context, Engine
 from standby.engines.chat import Chat
+from standby.wire.chat.dialect import LLAMACPP
+from tests.engines.chat.scripted import ask
 from tests.engines.conftest import RunningHost
 from tests.engines.features import Feature, Lack
 from tests.engines.suite import EngineSuite
@@ -42,3 +45,35 @@ class TestLlamaCpp(EngineSuite):
         await engine.start()
         yield engine
         await engine.close()
+
+
+@pytest.fixture
+async def chat(llamacpp_host: RunningHost) -> AsyncIterator[Chat]:
+    """Connect to the session's server, as to one that Standby started."""
+    engine = Chat(EngineSettings(), uds=llamacpp_host.uds, slots=llamacpp_host.slots, dialect=LLAMACPP)
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+async def test_a_prompt_finds_its_beginning_in_the_slot_that_it_is_sent_to(chat: Chat) -> None:
+    """Slots keep what they have while others work."""
+    marked = {"type": "text", "cache_control": {"type": "ephemeral"}}
+    begun = [[{**marked, "text": f"{name} " + "Tell a story of the sea. " * 9}] for name in ("Alba", "Bob")]
+    for number in range(2):
+        each = [ask(f"Part {number}.", model="claude-anything", max_tokens=2, system=system) for system in begun]
+        found = await asyncio.gather(*(chat.generate(one, context=Context(slot=n)) for n, one in enumerate(each)))
+    assert all(one.usage.cache_read_input_tokens > 40 for one in found)
+
+
+async def test_a_request_waits_for_its_slot_while_another_is_idle(chat: Chat) -> None:
+    """So nobody may be sent to a slot that is busy."""
+    ended: list[str] = []
+
+    async def answer(name: str, tokens: int, slot: int) -> None:
+        params = ask(f"{name} tells a long story.", model="claude-anything", max_tokens=tokens)
+        await chat.generate(params, context=Context(slot=slot))
+        ended.append(name)
+
+    await asyncio.gather(answer("first", 60, 0), answer("second", 2, 0), answer("other", 2, 1))
+    assert ended == ["other", "first", "second"]

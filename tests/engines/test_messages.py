@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from standby.config import EngineSettings
-from standby.engines.base import Engine
+from standby.engines.base import Context, Engine
 from standby.engines.messages import Either, Messages
 from standby.errors import EngineError, Failure, InvalidParams
 from standby.records import Rules
@@ -513,3 +513,19 @@ async def test_an_engine_that_is_down_at_the_start_is_decided_when_it_answers(up
     assert (await engine.generate(ask())).id == "msg_up"
     await engine.close()
     await runner.cleanup()
+
+
+class _Told:
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def tokens(self, count: int) -> None:
+        self.counts.append(count)
+
+
+async def test_a_watch_is_told_of_each_delta(upstream: Upstream, connect: Callable[..., Awaitable[Messages]]) -> None:
+    """Such servers count at the end only: one token a delta, none for the beginning of a block or a ping."""
+    upstream.answer = stream(START, *TEXT[:3], TEXT[2], TEXT[3], *END)
+    told = _Told()
+    await (await connect()).generate(ask(), context=Context(watch=told))
+    assert told.counts == [1, 1]

@@ -43,6 +43,7 @@ def serve_llamacpp(options: Options) -> None:
     params.n_parallel = slots
     params.n_ctx = context
     params.kv_unified = True
+    params.cache_idle_slots = False  # else a slot is emptied whenever work begins in another
     params.n_batch = params.n_ubatch = BATCH
     params.cpuparams.n_threads = options.threads
     params.cache_ram_mib = CACHE_RAM_MB

@@ -13,7 +13,7 @@ from standby.config import EngineSettings
 from standby.engines.base import CacheProfile, Model
 from standby.engines.chat import Chat, resolve_name
 from standby.engines.chat.recognise import CACHES, conclude, features_of
-from standby.engines.chat.told import Told, sglang_told, vllm_told
+from standby.engines.chat.told import Told, llamacpp_told, sglang_told, vllm_told
 from standby.errors import InvalidParams
 from standby.wire.chat.dialect import DIALECTS, GENERIC, HOST, LLAMACPP, OLLAMA, OPENAI, SGLANG, VLLM, Dialect
 from tests.engines.chat.scripted import Connect, Script, ask, count, status, stream, usage
@@ -379,3 +379,13 @@ async def test_what_no_route_counts_is_measured(
     engine = await connect(dialect, priority="off")
     assert await engine.count_tokens(count(content)) == 321
     assert [body["max_tokens"] for body in script.sent] == [1]
+
+
+def test_the_size_of_the_cache_is_read() -> None:
+    """Blocks and their size from vLLM, tokens from others; nothing where they are silent."""
+    line = b'vllm:cache_config_info{block_size="128",num_gpu_blocks="364",num_cpu_blocks="None"} 1.0\n'
+    assert vllm_told({}, {}, line).kv_tokens == 46592
+    assert vllm_told({}, {}, METRICS % b"True").kv_tokens == 0
+    assert sglang_told({**INFO, "max_total_num_tokens": 5000}).kv_tokens == 5000
+    assert llamacpp_told({"default_generation_settings": {"n_ctx": 512}}).kv_tokens == 512
+    assert conclude(HOST, Told(), [{"id": "m", "kv_tokens": 4096}], EngineSettings()).kv_tokens == 4096

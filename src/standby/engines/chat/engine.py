@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 
 from standby.config import EngineSettings
-from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
+from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals, Watch
 from standby.engines.chat.connection import Connection
 from standby.engines.chat.counting import count_prompt
 from standby.engines.chat.failures import PriorityRefused, read
 from standby.engines.chat.recognise import CACHES, DEFAULT_SLOTS, Known, look
 from standby.engines.chat.resolve import resolve_name
 from standby.engines.chat.signals import Scraper
+from standby.engines.chat.slots import Slots
 from standby.engines.http import InFlight
 from standby.engines.patience import Limits, Pace, Patience, limits_for
 from standby.errors import EngineError, Failure
@@ -61,6 +62,7 @@ class Chat:
         self._slots = slots
         self._connection = Connection(settings, base_url=base_url, uds=uds, lost=self._look_again)
         self._scraper = Scraper(self._connection)
+        self._kept = Slots(self._connection, is_ours=dialect is not None)
         self._pace = Pace()
         self._known: Known | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -76,6 +78,7 @@ class Chat:
             slots=self._known.slots if self._known else self._slots or self._settings.slots or DEFAULT_SLOTS,
             cache=self._cache or (self._known.cache if self._known else CACHES[self.dialect.name]),
             yields_to_live=self.dialect.name == HOST.name and self.dialect.priorities is not None,
+            kv_tokens=self._known.kv_tokens if self._known else 0,
         )
 
     @property
@@ -118,6 +121,7 @@ class Chat:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+        await self._kept.close()
         await self._connection.close()
 
     def ready(self) -> bool:
@@ -149,15 +153,16 @@ class Chat:
         *,
         deadline_us: int | None = None,
         live: bool = True,
-        context: Context = NO_CONTEXT,  # noqa: ARG002 - not needed here
+        context: Context = NO_CONTEXT,
     ) -> AsyncGenerator[Event, None]:
         """Answer one request as events; once more without a priority if the engine turns out to refuse that."""
         model = await self.resolve(params.model)
         with self._in_flight.one(live=live):
-            body = self._body(params, model, live=live)
+            body = {**self._body(params, model, live=live), **await self._pinned(context, model)}
             for _ in range(2):
                 data = msgspec.json.encode(body)
-                answer = _Answer(params, model, self.dialect, self._limits(data, params.max_tokens), deadline_us)
+                patience = Patience(self._limits(data, params.max_tokens), deadline_us)
+                answer = _Answer(params, model, self.dialect, patience, context.watch)
                 try:
                     async with aclosing(self._connection.events(data, answer.patience)) as received:
                         async for one in received:
@@ -225,6 +230,14 @@ class Chat:
         temperature = self._settings.temperature if self._settings.temperature >= 0 else None
         return chat_body(params, model=model, dialect=self.dialect, live=live, temperature=temperature)
 
+    async def _pinned(self, context: Context, model: str) -> dict[str, int]:
+        """Ask for the slot that has the beginning of the prompt, where the engine has such slots and keeps them."""
+        slot, profile, dialect = context.slot, self.profile, self.dialect
+        is_there = dialect.pins and profile.cache is CacheProfile.PER_SLOT
+        if slot is None or not is_there or not 0 <= slot < profile.slots:
+            return {}
+        return {"id_slot": slot} if await self._kept.are_kept(dialect, model) else {}
+
     def _limits(self, data: bytes, max_tokens: int) -> Limits:
         return limits_for(self._settings, self._pace, body_bytes=len(data), max_tokens=max_tokens)
 
@@ -232,6 +245,7 @@ class Chat:
         """Ask the engine who it is; a priority that has to be tried is tried beside the first work."""
         known = await look(self._connection, self._settings, given=self._given, slots=self._slots)
         self.know(known)
+        self._kept.forget()
         if known.priority == "try" and known.models and (self._trying is None or self._trying.done()):
             self._trying = asyncio.ensure_future(self._try())
         return known
@@ -265,12 +279,13 @@ class _Answer:
     """One answer as it comes: reads chunks, writes events, watches the clock."""
 
     def __init__(
-        self, params: MessageParams, model: str, dialect: Dialect, limits: Limits, deadline_us: int | None
+        self, params: MessageParams, model: str, dialect: Dialect, patience: Patience, watch: Watch | None
     ) -> None:
         self._writing = Writing(params, model=model, dialect=dialect)
+        self._watch = watch
         self._left = MOST_CHUNKS * params.max_tokens + SPARE_CHUNKS
-        self._prompt = self._cached = self._output = 0
-        self.patience = Patience(limits, deadline_us)
+        self._prompt = self._cached = self._output = self._told = 0
+        self.patience = patience
         self.began = False
 
     @property
@@ -288,9 +303,18 @@ class _Answer:
                 raise EngineError(Failure.BROKEN, "the engine does not end its answer at max_tokens")
         if chunk.prompt is not None:
             self._prompt, self._cached, self._output = chunk.prompt, chunk.cached or 0, chunk.output
+        if self._watch is not None and (chunk.text or chunk.thinking or chunk.calls):
+            self._tell(self._watch, chunk)
         events = self._writing.take(chunk)
         self.began = self.began or bool(events)
         return events
+
+    def _tell(self, watch: Watch, chunk: Chunk) -> None:
+        """Say how many tokens came: what the engine counts, else one a chunk."""
+        new = chunk.output - self._told if chunk.output else 1
+        if new > 0:
+            self._told += new
+            watch.tokens(new)
 
     def end(self, pace: Pace) -> list[Event]:
         """End the answer, and learn from it how fast the engine is."""

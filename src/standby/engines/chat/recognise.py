@@ -47,6 +47,8 @@ class Known:
     slots: int
     priority: Priority
     """Whether `priority` may be sent, must be tried first, or may not be sent."""
+    kv_tokens: int = 0
+    """Tokens that its KV cache holds, or that of a slot; 0 if it does not tell."""
     version: str = ""
     why_priority: str = ""
     how: Mapping[str, How] = field(default_factory=dict)
@@ -92,6 +94,7 @@ def conclude(dialect: Dialect, told: Told, entries: Sequence[dict[str, Any]], se
         cache=_cache(dialect, told, settings, how),
         slots=_slots(told, entries, settings, how),
         priority=priority,
+        kv_tokens=told.kv_tokens or next((count(entry.get("kv_tokens")) for entry in entries), 0),
         version=told.version,
         why_priority=why,
         how=how,

@@ -19,6 +19,8 @@ class Told:
     version: str = ""
     slots: int = 0
     context: int = 0
+    kv_tokens: int = 0
+    """Tokens that its KV cache holds, or that of a slot."""
     images: bool | None = None
     tools: bool | None = None
     caches: bool | None = None
@@ -34,10 +36,12 @@ def llamacpp_told(props: Mapping[str, Any]) -> Told:
     """Read llama.cpp's `/props`: slots, the context of one, whether it sees, its build."""
     defaults, modalities = props.get("default_generation_settings"), props.get("modalities")
     vision = modalities.get("vision") if isinstance(modalities, dict) else None
+    context = count(defaults.get("n_ctx")) if isinstance(defaults, dict) else 0
     return Told(
         version=str(props.get("build_info") or ""),
         slots=count(props.get("total_slots")),
-        context=count(defaults.get("n_ctx")) if isinstance(defaults, dict) else 0,
+        context=context,
+        kv_tokens=context,
         images=vision if isinstance(vision, bool) else None,
     )
 
@@ -56,6 +60,7 @@ def sglang_told(info: Mapping[str, Any]) -> Told:
         version=str(info.get("version") or ""),
         slots=count(info.get("effective_max_running_requests_per_dp")) or count(info.get("max_running_requests")),
         context=count(info.get("context_length")),
+        kv_tokens=count(info.get("max_total_num_tokens")),
         tools=None if parser == "" else parser is not None,
         caches=not info["disable_radix_cache"] if isinstance(info.get("disable_radix_cache"), bool) else None,
         priority="never",
@@ -69,13 +74,17 @@ def sglang_told(info: Mapping[str, Any]) -> Told:
 
 
 def vllm_told(version: Mapping[str, Any], info: Mapping[str, Any], metrics: bytes) -> Told:
-    """Read vLLM's `/version`, its policy (told in its development mode only), and whether the prefix cache is on.
+    """Read vLLM's version, its policy (told in its development mode only), and its cache: its size, and if it is on.
 
     Older versions refuse a priority without `--scheduling-policy priority`; newer ones take it and do not heed it.
     """
-    found = re.search(rb'^vllm:cache_config_info\{[^}\n]*enable_prefix_caching="(\w+)"', metrics, re.MULTILINE)
+    line = re.search(rb"^vllm:cache_config_info\{([^}\n]*)\}", metrics, re.MULTILINE)
+    cache = dict(re.findall(rb'(\w+)="([^"]*)"', line[1])) if line is not None else {}
+    caches = cache.get(b"enable_prefix_caching")
     told = Told(
-        version=str(version.get("version") or ""), caches=None if found is None else found[1].lower() == b"true"
+        version=str(version.get("version") or ""),
+        caches=None if caches is None else caches.lower() == b"true",
+        kv_tokens=_number(cache.get(b"num_gpu_blocks")) * _number(cache.get(b"block_size")),
     )
     config = info.get("vllm_config")
     scheduler = config.get("scheduler_config") if isinstance(config, dict) else None
@@ -96,6 +105,10 @@ def ollama_told(version: Mapping[str, Any], running: Mapping[str, Any], pages: S
         tools=any("tools" in one for one in lists) if lists else None,
         contexts={str(one.get("model")): count(one.get("context_length")) for one in loaded},
     )
+
+
+def _number(value: bytes | None) -> int:
+    return int(value) if value is not None and value.isdigit() else 0
 
 
 def count(value: Any) -> int:

@@ -117,6 +117,14 @@ class Trials:
         prompt = " ".join([secrets.token_hex(8), *(WORDS[n % len(WORDS)] for n in range(words))])
         return Cached(first=await self.ask(prompt, tokens=32), second=await self.ask(prompt, tokens=2))
 
+    async def keeps_slots(self) -> bool:
+        """Read a prompt into one slot, another into a second, and see whether the first slot still has its own."""
+        prompt, other = (" ".join([secrets.token_hex(8), *WORDS, *WORDS]) for _ in range(2))
+        await self.ask(prompt, tokens=1, id_slot=0)
+        await self.ask(other, tokens=1, id_slot=1)
+        again = await self.ask(prompt, tokens=1, id_slot=0)
+        return (again.cached or 0) > len(WORDS)
+
     async def obeys_schema(self) -> bool:
         """Ask for JSON that a model would hardly write of its own accord."""
         form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 from msgspec.structs import replace
 
 from standby.config import EngineSettings
-from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
+from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals, Watch
 from standby.engines.http import InFlight
 from standby.engines.messages.connection import Connection
 from standby.engines.messages.failures import NoRoute, from_event
@@ -127,7 +127,7 @@ class Messages:
         *,
         deadline_us: int | None = None,
         live: bool = True,
-        context: Context = NO_CONTEXT,  # noqa: ARG002 - all that is passed on stands in the params
+        context: Context = NO_CONTEXT,
     ) -> AsyncGenerator[Event, None]:
         """Answer one request as events; always streams from the engine, but for an answer of no tokens."""
         model = await self.resolve(params.model)
@@ -141,7 +141,7 @@ class Messages:
                     yield event
                 return
             async with aclosing(self._connection.events(MESSAGES, body, patience, betas=betas)) as found:
-                async for event in self._checked(found, patience):
+                async for event in self._checked(found, patience, context.watch):
                     yield event
 
     async def count_tokens(self, params: CountParams) -> int:
@@ -188,7 +188,9 @@ class Messages:
             return params
         return replace(params, temperature=min(1.0, self._settings.temperature))
 
-    async def _checked(self, found: AsyncGenerator[bytes, None], patience: Patience) -> AsyncGenerator[Event, None]:
+    async def _checked(
+        self, found: AsyncGenerator[bytes, None], patience: Patience, watch: Watch | None
+    ) -> AsyncGenerator[Event, None]:
         """Read events, hold them to the contract's order, learn from them."""
         started: Message | None = None
         ending: MessageDelta | None = None
@@ -200,6 +202,8 @@ class Messages:
                 continue
             if isinstance(event, (ContentBlockStart, ContentBlockDelta)):
                 patience.token()
+                if watch is not None and isinstance(event, ContentBlockDelta):
+                    watch.tokens(1)  # such servers count at the end only
             elif isinstance(event, MessageDelta):
                 event = ending = _ended(event)
             elif isinstance(event, MessageStart):

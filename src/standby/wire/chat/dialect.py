@@ -65,6 +65,8 @@ class Dialect:
     user: bool = True
     """Whether it takes `user`."""
     top_k: bool = True
+    pins: bool = False
+    """Whether it takes `id_slot`: the slot whose cache has the beginning of the prompt."""
     usage: Literal["always", "end"] = "end"
     """Whether each chunk carries the counts so far, or only the last one all of them."""
     counts: Literal["host", "llamacpp", "vllm", "none"] = "none"
@@ -114,6 +116,7 @@ LLAMACPP = Dialect(
     thinking=_TEMPLATE,
     thinking_back="reasoning_content",
     budget="thinking_budget_tokens",
+    pins=True,
     usage="always",
     counts="llamacpp",
 )

@@ -1,0 +1,124 @@
+"""Whoever watches an answer is told of its tokens as they come; a prompt goes to the slot that has its beginning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from standby.engines.base import CacheProfile, Context
+from standby.engines.chat import Chat
+from standby.wire.chat.dialect import GENERIC, HOST, LLAMACPP
+from tests.engines.chat.scripted import MODELS, Answer, Connect, Script, ask, chunk, stream, usage
+
+PROPS = {"total_slots": 2, "default_generation_settings": {"n_ctx": 100}}
+
+
+class Told:
+    """A watch that keeps what it is told."""
+
+    def __init__(self) -> None:
+        """Know of nothing."""
+        self.counts: list[int] = []
+
+    def tokens(self, count: int) -> None:
+        """Keep it."""
+        self.counts.append(count)
+
+
+async def watched(engine: Chat, *, streams: bool, **more: Any) -> list[int]:
+    """Return what the watch of one answer was told."""
+    told = Told()
+    context = Context(watch=told)
+    if streams:
+        [event async for event in engine.stream(ask(**more), context=context)]
+    else:
+        await engine.generate(ask(**more), context=context)
+    return told.counts
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_chunks_count_where_the_engine_does_not(script: Script, connect: Connect, *, streams: bool) -> None:
+    """One token a chunk of text, thinking or call, and none for the others."""
+    call = {"index": 0, "id": "c", "function": {"name": "weather", "arguments": "{}"}}
+    script.answer = stream(
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+        {"choices": [{"index": 0, "delta": {"reasoning_content": "Hm"}}]},
+        chunk("Hi"),
+        {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]},
+        chunk("", finish="tool_calls"),
+        usage(3, 12),
+    )
+    tools = [{"name": "weather", "input_schema": {"type": "object"}}]
+    assert await watched(await connect(GENERIC), streams=streams, tools=tools) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_the_engines_count_goes_first(script: Script, connect: Connect, *, streams: bool) -> None:
+    """A chunk of three tokens is three; tokens without text count when the text comes."""
+    counts = {"prompt_tokens": 4, "prompt_tokens_details": {"cached_tokens": 0}}
+    said = [("Hi", 1), (" there, you", 4), ("", 5), ("ü", 6), ("", 6)]
+    chunks = [{**chunk(text), "usage": {**counts, "completion_tokens": output}} for text, output in said]
+    script.answer = stream(*chunks, {**chunk("", finish="stop"), "usage": {**counts, "completion_tokens": 7}})
+    assert await watched(await connect(HOST), streams=streams) == [1, 3, 2]
+
+
+async def test_a_slot_is_asked_for_where_there_are_slots(script: Script, connect: Connect) -> None:
+    """Only engines with a cache per slot are told, and only of slots that they have."""
+    for dialect, cache, slot, sent in (
+        (LLAMACPP, "auto", 1, 1),
+        (LLAMACPP, "auto", 2, None),
+        (LLAMACPP, "auto", None, None),
+        (LLAMACPP, "shared_at_once", 1, None),
+        (GENERIC, "per_slot", 1, None),
+    ):
+        engine = await connect(dialect, cache=cache, slots=2)
+        await engine.generate(ask(), context=Context(slot=slot))
+        assert script.sent[-1].get("id_slot") == sent
+
+
+def slots_of(*, kept: bool) -> Answer:
+    """Answer as a server of two slots, which either keeps idle slots or empties them when work begins in another."""
+    slots: dict[int, str] = {}
+
+    async def answer(request: Any, body: dict[str, Any]) -> Any:
+        slot, prompt = body.get("id_slot", 0), body["messages"][-1]["content"]
+        cached = 40 if slots.get(slot) == prompt else 0
+        if not kept:
+            slots.clear()
+        slots[slot] = prompt
+        return await stream(chunk("Hi"), chunk("", finish="stop"), usage(50, 1, cached))(request, body)
+
+    return answer
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_server_is_tried_once_before_a_slot_is_asked_for(
+    script: Script, connect: Connect, *, kept: bool
+) -> None:
+    """One that empties idle slots would find nothing in them; it chooses by itself."""
+    script.pages |= {"/props": PROPS, "/v1/models": {"data": [{**MODELS["data"][0], "owned_by": "llamacpp"}]}}
+    script.answer = slots_of(kept=kept)
+    engine = await connect()
+    assert (engine.profile.cache, engine.profile.slots) == (CacheProfile.PER_SLOT, 2)
+    for _ in range(2):
+        await engine.generate(ask(), context=Context(slot=1))
+    assert len(script.sent) == 3 + 2
+    assert [sent.get("id_slot") for sent in script.sent[3:]] == ([1, 1] if kept else [None, None])
+
+
+async def test_a_server_that_cannot_be_tried_is_told_no_slot(script: Script, connect: Connect) -> None:
+    """It refuses `id_slot`: the request goes out without one."""
+    script.pages |= {"/props": PROPS, "/v1/models": {"data": [{**MODELS["data"][0], "owned_by": "llamacpp"}]}}
+    plain = script.answer
+
+    async def refuse(request: Any, body: dict[str, Any]) -> Any:
+        if "id_slot" in body:
+            return web.json_response({"error": {"message": "unknown field"}}, status=400)
+        return await plain(request, body)
+
+    script.answer = refuse
+    engine = await connect()
+    await engine.generate(ask(), context=Context(slot=0))
+    assert "id_slot" not in script.sent[-1]
