@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 from standby.config import EngineSettings
 from standby.errors import EngineError, Failure
@@ -80,7 +80,9 @@ def limits_for(settings: EngineSettings, pace: Pace, *, body_bytes: int, max_tok
 class Patience:
     """Waits for one answer and gives up when a limit is reached or the deadline is over.
 
-    Only time spent waiting for the engine counts, not what a slow reader takes between two waits.
+    Only time spent waiting for the engine counts, not what a slow reader takes between two waits. An answer has many
+    waits and hardly any is long, so one timer looks after all of them: it is set to the first limit that could strike,
+    and moved on from there only when it goes off. Use it as a context, so that no timer outlives the answer.
     """
 
     def __init__(self, limits: Limits, deadline_us: int | None) -> None:
@@ -90,8 +92,23 @@ class Patience:
         self._began = time.monotonic()
         self._since_token = 0.0
         self._answering = 0.0
+        self._waiting: asyncio.Task[Any] | None = None
+        self._waits_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._struck = ""
+        self._cancelling = 0
         self.first_s: float | None = None
         """Time to the first token, once it is there."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     @property
     def rest_s(self) -> float:
@@ -100,45 +117,60 @@ class Patience:
 
     async def wait_for(self, awaited: Awaitable[T]) -> T:
         """Wait for the next sign of life; raises `EngineError` that says which limit struck."""
-        left_s = self._left_s()
-        began = time.monotonic()
+        task = self._waiting = asyncio.current_task()
+        began = self._waits_since = time.monotonic()
+        if self._timer is None:
+            self._look_later(self._nearest()[0])
         try:
-            async with asyncio.timeout(max(0.0, left_s)):
-                return await awaited
-        except TimeoutError:
-            raise EngineError(Failure.TIMEOUT, self._words(left_s)) from None
+            return await awaited
+        except asyncio.CancelledError:
+            struck, self._struck = self._struck, ""
+            if struck and task is not None and task.uncancel() <= self._cancelling:
+                raise EngineError(Failure.TIMEOUT, struck) from None
+            raise
         finally:
+            self._waiting = None
             self._since_token += time.monotonic() - began
 
     def token(self) -> None:
         """Note that a token came."""
         if self.first_s is None:
             self.first_s = time.monotonic() - self._began
+            self.__exit__()  # silence between tokens may strike sooner than the silence before them
         else:
             self._answering += min(self._since_token, self._limits.stall_s)
         self._since_token = 0.0
 
-    def _left_s(self) -> float:
-        """Return the seconds from now to the first limit, if nothing comes. For every chunk: numbers only."""
-        limits = self._limits
-        left_s = limits.alive_s - self._since_token
-        if self.first_s is None:
-            left_s = min(left_s, limits.first_s)
-        else:
-            left_s = min(left_s, limits.stall_s, limits.total_s - self._answering)
-        if self._deadline_us is None:
-            return left_s
-        return min(left_s, (self._deadline_us - time.time_ns() // 1000) / SECOND)
+    def _look_later(self, after_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, after_s), self._look)
 
-    def _words(self, left_s: float) -> str:
-        """Say which limit it was that was `left_s` away."""
+    def _look(self) -> None:
+        """Give up if a limit is reached, else look again when the next one may be."""
+        self._timer = None
+        if self._waiting is None:
+            return
+        waited_s = time.monotonic() - self._waits_since
+        left_s, words = self._nearest()
+        if left_s > waited_s:
+            self._look_later(left_s - waited_s)
+            return
+        self._struck, self._cancelling = words, self._waiting.cancelling()
+        self._waiting.cancel()
+
+    def _nearest(self) -> tuple[float, str]:
+        """Return the first limit that a wait reaches, in seconds from its beginning, and what to say then."""
         limits = self._limits
-        if self.first_s is None and left_s == limits.first_s:
-            return f"the engine did not begin to answer in {limits.first_s:.4g} s"
-        if self.first_s is not None and left_s == limits.stall_s:
-            return f"the engine stalled between tokens for {limits.stall_s:.4g} s"
-        if self.first_s is not None and left_s == limits.total_s - self._answering:
-            return f"the engine was not done after {limits.total_s:.4g} s of answering"
-        if left_s == limits.alive_s - self._since_token:
-            return f"the engine was alive but gave no token for {limits.alive_s:.4g} s"
-        return "the deadline passed before the engine was done"
+        found = [
+            (limits.alive_s - self._since_token, f"the engine was alive but gave no token for {limits.alive_s:.4g} s")
+        ]
+        if self.first_s is None:
+            found.append((limits.first_s, f"the engine did not begin to answer in {limits.first_s:.4g} s"))
+        else:
+            total = f"the engine was not done after {limits.total_s:.4g} s of answering"
+            found.append((limits.total_s - self._answering, total))
+            found.append((limits.stall_s, f"the engine stalled between tokens for {limits.stall_s:.4g} s"))
+        if self._deadline_us is not None:
+            waited_s = time.monotonic() - self._waits_since
+            left_s = (self._deadline_us - time.time_ns() // 1000) / SECOND
+            found.append((waited_s + left_s, "the deadline passed before the engine was done"))
+        return min(found, key=lambda one: one[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -21,8 +20,7 @@ def encode_event(event: Event) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (str(tag).encode(), _encode(event))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SseEvent:
+class SseEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event as it came: its name (`message` if it had none) and its data lines joined by newlines."""
 
     name: str
@@ -43,12 +41,29 @@ class SseParser:
         self._skip_lf = False
         self._seen = False
 
-    def feed(self, chunk: bytes) -> Iterator[SseEvent]:
-        """Take the next bytes and yield the events that they end; `ValueError` if one is larger than 16 MiB."""
-        for line in self._lines(chunk):
-            event = self._take(line)
-            if event is not None:
-                yield event
+    def feed(self, chunk: bytes) -> list[SseEvent]:
+        """Take the next bytes and return the events that they end; `ValueError` if one is larger than 16 MiB."""
+        found = self._whole(chunk)
+        if found is None:
+            found = [event for line in self._lines(chunk) if (event := self._take(line)) is not None]
+        return found
+
+    def _whole(self, chunk: bytes) -> list[SseEvent] | None:
+        """Read the usual case at once: whole events, each a line of data, behind a line with its name or none."""
+        if self._line or self._size or self._skip_lf or len(chunk) > MAX_EVENT or not chunk.endswith(b"\n\n"):
+            return None
+        if not chunk.startswith((b"data: ", b"event: ")) or b"\r" in chunk:
+            return None
+        found: list[SseEvent] = []
+        for block in chunk[:-2].split(b"\n\n"):
+            name, data = b"message", block
+            if block.startswith(b"event: "):
+                name, _, data = block[7:].partition(b"\n")
+            if not name or not data.startswith(b"data: ") or b"\n" in data:
+                return None
+            found.append(SseEvent(name=name.decode("utf-8", "replace"), data=data[6:]))
+        self._seen = True
+        return found
 
     def _lines(self, chunk: bytes) -> Iterator[bytes]:
         start = 1 if self._skip_lf and chunk[:1] == b"\n" else 0

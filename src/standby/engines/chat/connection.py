@@ -80,6 +80,7 @@ class Connection:
         """Send a chat request and yield the data of its events; ends after `[DONE]`, or raises `EngineError`."""
         parser = SseParser()
         async with AsyncExitStack() as stack:
+            stack.enter_context(patience)
             response = await patience.wait_for(stack.enter_async_context(self._request(CHAT, data)))
             await patience.wait_for(self._check_streams(response))
             while piece := await patience.wait_for(response.content.readany()):

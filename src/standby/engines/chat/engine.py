@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
@@ -26,9 +26,9 @@ from standby.errors import EngineError, Failure
 from standby.records import Load
 from standby.wire.chat.chunks import Chunk
 from standby.wire.chat.dialect import GENERIC, HOST, Dialect
-from standby.wire.chat.reply import Writing
+from standby.wire.chat.reply import Whole, Writing
 from standby.wire.chat.request import chat_body
-from standby.wire.messages import Accumulator, CountParams, Event, Message, MessageParams
+from standby.wire.messages import CountParams, Event, Message, MessageParams
 
 LOOK_AGAIN_S = 2.0
 MOST_CHUNKS = 4
@@ -141,11 +141,24 @@ class Chat:
         context: Context = NO_CONTEXT,
     ) -> Message:
         """Answer one request."""
-        whole = Accumulator()
-        async with aclosing(self.stream(params, deadline_us=deadline_us, live=live, context=context)) as events:
-            async for event in events:
-                whole.add(event)
-        return whole.message
+        model = await self.resolve(params.model)
+        with self._in_flight.one(live=live):
+            body = await self._body(params, model, context, live=live)
+            while True:
+                answer, data = self._answer(params, model, body, deadline_us, context.watch)
+                whole = Whole(answer.writing)
+                try:
+                    async with aclosing(self._connection.events(data, answer.patience)) as received:
+                        async for one in received:
+                            whole.take(answer.read(one))
+                            if answer.writing.is_over:
+                                break
+                except PriorityRefused as refused:
+                    self._take_back_priority(body, refused, is_late=answer.has_begun)
+                else:
+                    message = whole.end()
+                    answer.teach(self._pace)
+                    return message
 
     async def stream(
         self,
@@ -158,25 +171,24 @@ class Chat:
         """Answer one request as events; once more without a priority if the engine turns out to refuse that."""
         model = await self.resolve(params.model)
         with self._in_flight.one(live=live):
-            body = {**self._body(params, model, live=live), **await self._pinned(context, model)}
-            for _ in range(2):
-                data = msgspec.json.encode(body)
-                patience = Patience(self._limits(data, params.max_tokens), deadline_us)
-                answer = _Answer(params, model, self.dialect, patience, context.watch)
+            body = await self._body(params, model, context, live=live)
+            while True:
+                answer, data = self._answer(params, model, body, deadline_us, context.watch)
+                writing = answer.writing
                 try:
                     async with aclosing(self._connection.events(data, answer.patience)) as received:
                         async for one in received:
-                            for event in answer.take(one):
+                            for event in writing.take(answer.read(one)):
                                 yield event
-                            if answer.is_over:
+                            if writing.is_over:
                                 break
-                    break
                 except PriorityRefused as refused:
-                    self._forget_priority()
-                    if body.pop("priority", None) is None or answer.began:
-                        raise EngineError(Failure.BROKEN, refused.message) from None
-            for event in answer.end(self._pace):
-                yield event
+                    self._take_back_priority(body, refused, is_late=answer.has_begun)
+                else:
+                    for event in writing.end():
+                        yield event
+                    answer.teach(self._pace)
+                    return
 
     async def count_tokens(self, params: CountParams) -> int:
         """Count with the engine's own tokenizer and template; `InvalidParams` if it has no way to tell."""
@@ -226,15 +238,24 @@ class Chat:
         self._learn_priority(known.dialect.with_priority(), "send", "it took one; whether it heeds it, it does not say")
         return True
 
-    def _body(self, params: MessageParams, model: str, *, live: bool) -> dict[str, Any]:
+    async def _body(self, params: MessageParams, model: str, context: Context, *, live: bool) -> dict[str, Any]:
         temperature = self._settings.temperature if self._settings.temperature >= 0 else None
-        return chat_body(params, model=model, dialect=self.dialect, live=live, temperature=temperature)
+        body = chat_body(params, model=model, dialect=self.dialect, live=live, temperature=temperature)
+        return body if context.slot is None else {**body, **await self._pinned(context.slot, model)}
 
-    async def _pinned(self, context: Context, model: str) -> dict[str, int]:
+    def _answer(
+        self, params: MessageParams, model: str, body: Mapping[str, Any], deadline_us: int | None, watch: Watch | None
+    ) -> tuple[_Answer, bytes]:
+        """Begin an answer; the bytes are what the engine is sent."""
+        data = msgspec.json.encode(body)
+        patience = Patience(self._limits(data, params.max_tokens), deadline_us)
+        writing = Writing(params, model=model, dialect=self.dialect)
+        return _Answer(writing, patience, watch, most=MOST_CHUNKS * params.max_tokens + SPARE_CHUNKS), data
+
+    async def _pinned(self, slot: int, model: str) -> dict[str, int]:
         """Ask for the slot that has the beginning of the prompt, where the engine has such slots and keeps them."""
-        slot, profile, dialect = context.slot, self.profile, self.dialect
-        is_there = dialect.pins and profile.cache is CacheProfile.PER_SLOT
-        if slot is None or not is_there or not 0 <= slot < profile.slots:
+        profile, dialect = self.profile, self.dialect
+        if not dialect.pins or profile.cache is not CacheProfile.PER_SLOT or not 0 <= slot < profile.slots:
             return {}
         return {"id_slot": slot} if await self._kept.are_kept(dialect, model) else {}
 
@@ -266,6 +287,12 @@ class Chat:
             with suppress(EngineError):
                 await self._look()
 
+    def _take_back_priority(self, body: dict[str, Any], refused: PriorityRefused, *, is_late: bool) -> None:
+        """Send none from now on, nor with this request; raises if it had none, or was answered already."""
+        self._forget_priority()
+        if body.pop("priority", None) is None or is_late:
+            raise EngineError(Failure.BROKEN, refused.message) from None
+
     def _forget_priority(self) -> None:
         self._learn_priority(replace(self.dialect, priorities=None), "never", "it refused one")
 
@@ -276,38 +303,35 @@ class Chat:
 
 
 class _Answer:
-    """One answer as it comes: reads chunks, writes events, watches the clock."""
+    """One answer as it comes: reads chunks, watches the clock, tells who watches."""
 
-    def __init__(
-        self, params: MessageParams, model: str, dialect: Dialect, patience: Patience, watch: Watch | None
-    ) -> None:
-        self._writing = Writing(params, model=model, dialect=dialect)
-        self._watch = watch
-        self._left = MOST_CHUNKS * params.max_tokens + SPARE_CHUNKS
-        self._prompt = self._cached = self._output = self._told = 0
+    def __init__(self, writing: Writing, patience: Patience, watch: Watch | None, *, most: int) -> None:
+        self.writing = writing
         self.patience = patience
-        self.began = False
+        self._watch = watch
+        self._left = most
+        self._counts = Chunk()
+        self._told = 0
 
     @property
-    def is_over(self) -> bool:
-        """Whether the rest of the stream is not wanted."""
-        return self._writing.is_over
+    def has_begun(self) -> bool:
+        """Whether the engine said something that counts."""
+        return self.patience.first_s is not None or self._counts.prompt is not None
 
-    def take(self, data: bytes) -> list[Event]:
-        """Take the data of one event."""
+    def read(self, data: bytes) -> Chunk:
+        """Read the data of one event."""
         chunk = read(data)
-        if _says_something(chunk):
+        is_said = bool(chunk.text or chunk.thinking or chunk.calls)
+        if is_said or chunk.finish or chunk.refusal:
             self.patience.token()
             self._left -= 1
             if self._left < 0:
                 raise EngineError(Failure.BROKEN, "the engine does not end its answer at max_tokens")
         if chunk.prompt is not None:
-            self._prompt, self._cached, self._output = chunk.prompt, chunk.cached or 0, chunk.output
-        if self._watch is not None and (chunk.text or chunk.thinking or chunk.calls):
+            self._counts = chunk
+        if is_said and self._watch is not None:
             self._tell(self._watch, chunk)
-        events = self._writing.take(chunk)
-        self.began = self.began or bool(events)
-        return events
+        return chunk
 
     def _tell(self, watch: Watch, chunk: Chunk) -> None:
         """Say how many tokens came: what the engine counts, else one a chunk."""
@@ -316,19 +340,12 @@ class _Answer:
             self._told += new
             watch.tokens(new)
 
-    def end(self, pace: Pace) -> list[Event]:
-        """End the answer, and learn from it how fast the engine is."""
-        events = self._writing.end()
+    def teach(self, pace: Pace) -> None:
+        """Say how fast the engine was."""
         pace.learn(
-            prompt=self._prompt,
-            cached=self._cached,
+            prompt=self._counts.prompt or 0,
+            cached=self._counts.cached or 0,
             first_s=self.patience.first_s or 0.0,
-            output=self._output,
+            output=self._counts.output,
             rest_s=self.patience.rest_s,
         )
-        return events
-
-
-def _says_something(chunk: Chunk) -> bool:
-    """Whether a chunk is more than a sign of life and counts."""
-    return bool(chunk.text or chunk.thinking or chunk.calls or chunk.finish or chunk.refusal)

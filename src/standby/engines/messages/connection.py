@@ -77,6 +77,7 @@ class Connection:
     async def whole(self, path: str, body: bytes, patience: Patience, *, betas: Sequence[str] = ()) -> bytes:
         """Send a request whose answer does not stream."""
         async with AsyncExitStack() as stack:
+            stack.enter_context(patience)
             response = await patience.wait_for(stack.enter_async_context(self._request(path, body, betas)))
             return await patience.wait_for(read_whole(response, MOST))
 
@@ -86,6 +87,7 @@ class Connection:
         """Send a request and yield the data of its events until the reader stops; `EngineError` if it breaks off."""
         parser = SseParser()
         async with AsyncExitStack() as stack:
+            stack.enter_context(patience)
             response = await patience.wait_for(stack.enter_async_context(self._request(path, body, betas)))
             if response.content_type != "text/event-stream":
                 raise no_stream(response.content_type)

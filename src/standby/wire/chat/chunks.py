@@ -53,17 +53,23 @@ def read_chunk(data: bytes) -> Chunk:
         raise ValueError(str(error)) from None
     if body.error is not None or body.object == "error":
         return Chunk(error=_failure(body.error if isinstance(body.error, dict) else {"code": body.code}))
-    choice = next((choice for choice in body.choices if not choice.index), _SILENT)
+    choice = _SILENT
+    for one in body.choices:
+        if not one.index:
+            choice = one
+            break
     delta = choice.delta or choice.message or _NOTHING
-    text, thinking = _content(delta)
+    content, thinking = delta.content, delta.reasoning_content or delta.reasoning or ""
+    if isinstance(content, list):
+        content, thinking = _parts(content, thinking)
     prompt, cached, output, thought = _counts(body)
     return Chunk(
-        text=text,
+        text=content or "",
         thinking=thinking,
         refusal=delta.refusal or "",
         calls=_calls(delta) if delta.tool_calls or delta.function_call else (),
         finish=choice.finish_reason,
-        stop=_stop(choice),
+        stop=None if choice.stop_reason is choice.matched_stop is None else _stop(choice),
         prompt=prompt,
         cached=cached,
         output=output,
@@ -135,13 +141,10 @@ _NOTHING = _Delta()
 _SILENT = _Choice()
 
 
-def _content(delta: _Delta) -> tuple[str, str]:
-    """Return text and thinking."""
-    thinking = delta.reasoning_content or delta.reasoning or ""
-    if not isinstance(delta.content, list):
-        return delta.content or "", thinking
-    texts = [str(part.get("text", "")) for part in delta.content if part.get("type") == "text"]
-    thoughts = [_thought(part) for part in delta.content if part.get("type") == "thinking"]
+def _parts(content: list[dict[str, Any]], thinking: str) -> tuple[str, str]:
+    """Return the text and the thinking of a list of parts."""
+    texts = [str(part.get("text", "")) for part in content if part.get("type") == "text"]
+    thoughts = [_thought(part) for part in content if part.get("type") == "thinking"]
     return "".join(texts), "".join([thinking, *thoughts])
 
 

@@ -21,6 +21,7 @@ from standby.wire.chat.request import sends_stops
 from standby.wire.chat.thinking import asks_for_thinking, is_omitted
 from standby.wire.chat.tools import is_forced, is_single, mode_of, names_of
 from standby.wire.messages import (
+    Accumulator,
     Ending,
     EndUsage,
     Event,
@@ -37,7 +38,7 @@ from standby.wire.messages import (
 )
 from standby.wire.stops import StopFinder
 
-__all__ = ["Chunk", "Writing", "read_chunk", "usage_of"]
+__all__ = ["Chunk", "Whole", "Writing", "read_chunk", "usage_of"]
 
 _FINISHES = {
     **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), "stop"),
@@ -79,6 +80,11 @@ class Writing:
         """The counts so far."""
         self.is_over = False
         """Whether a stop sequence was found here and nothing more is wanted, counts included."""
+
+    @property
+    def takes_runs(self) -> bool:
+        """Whether pieces of text may be joined before they are taken: no stop sequence ends the answer among them."""
+        return self._finder is None
 
     def take(self, chunk: Chunk) -> list[Event]:
         """Take one chunk; raises `EngineError` if it is an error or makes no sense."""
@@ -220,6 +226,62 @@ class Writing:
         return usage_of(
             self._params, prompt=counts.prompt or 0, cached=counts.cached, output=output, thought=counts.thought
         )
+
+
+class Whole:
+    """Puts a message together out of chunks, without the events that nobody reads; else just as they would.
+
+    Nearly all chunks are a piece of text or of thinking. Runs of them are joined and taken as one chunk.
+    """
+
+    def __init__(self, writing: Writing) -> None:
+        """Begin an answer."""
+        self._writing = writing
+        self._message = Accumulator()
+        self._joins = writing.takes_runs
+        self._run: list[str] = []
+        self._is_thinking = False
+        self._counts: Chunk | None = None
+        """The last counts of the run."""
+
+    def take(self, chunk: Chunk) -> None:
+        """Take one chunk; raises `EngineError` if it is an error or makes no sense."""
+        said = chunk.text or chunk.thinking
+        if not (said and self._joins) or (chunk.text and chunk.thinking) or chunk.finish is not None or _is_more(chunk):
+            self._take_run()
+            self._take(chunk)
+            return
+        is_thinking = not chunk.text
+        if is_thinking is not self._is_thinking:
+            self._take_run()
+            self._is_thinking = is_thinking
+        self._run.append(said)
+        if chunk.prompt is not None:
+            self._counts = chunk
+
+    def end(self) -> Message:
+        """End the answer; raises `EngineError` if there is none."""
+        self._take_run()
+        for event in self._writing.end():
+            self._message.add(event)
+        return self._message.message
+
+    def _take_run(self) -> None:
+        if not self._run:
+            return
+        said, run, self._counts = "".join(self._run), self._counts or Chunk(), None
+        self._run.clear()
+        text, thinking = ("", said) if self._is_thinking else (said, "")
+        self._take(msgspec.structs.replace(run, text=text, thinking=thinking))
+
+    def _take(self, chunk: Chunk) -> None:
+        for event in self._writing.take(chunk):
+            self._message.add(event)
+
+
+def _is_more(chunk: Chunk) -> bool:
+    """Whether a chunk says something beside text or thinking."""
+    return bool(chunk.calls or chunk.refusal or chunk.error is not None or chunk.stop is not None)
 
 
 def usage_of(params: PromptParams, *, prompt: int, cached: int | None, output: int, thought: int | None) -> Usage:
