@@ -25,12 +25,11 @@ LONGEST_GAP_US = 15 * 60 * SECOND
 """Time between two looks that is longer than this was not watched: the server may have been down."""
 FAST_S, SLOW_S, BEST_S = 15 * 60.0, 6 * 3600.0, 24 * 3600.0
 WEEKS = 8
-UNSURE = 0.5
+UNSURE = 0.25
 """What of the usual rate is relied on in an hour that was never seen."""
 QUANTILE = 0.25
 FEW = 4
 """Samples of an hour below which a careful guess counts as one more sample."""
-HORIZON_HOURS = 8 * 24
 NEAR = 0.8
 """What of the present rate is relied on for the rest of this hour."""
 
@@ -90,19 +89,21 @@ class Supply:
         self._looked_us: int | None = None
         self._left_items = 0
 
-    def served(self, cost: float, now_us: int) -> None:
+    def served(self, cost: float) -> None:
         """Count work that was done, in cost tokens."""
-        self._move(now_us)
         self._cost += cost
 
     def watch(self, now_us: int, *, left_items: int, enough: int) -> None:
         """Say how many items wait or run; with less than `enough` of them the endpoints may not be full."""
-        self._move(now_us)
         since = self._looked_us
         if since is not None and self._left_items and now_us - since <= LONGEST_GAP_US:
             self._some_us += now_us - since
             self._wanted_us += now_us - since if self._left_items >= enough else 0
         self._looked_us, self._left_items = now_us, left_items
+        if self._slice_us is None:
+            self._slice_us = now_us
+        elif now_us - self._slice_us >= SLICE_US:
+            self._close(now_us)
 
     @property
     def rate(self) -> float | None:
@@ -110,23 +111,15 @@ class Supply:
         return self._fast.value
 
     def forecast(self, now_us: int, until_us: int) -> Forecast | None:
-        """Look ahead as far as `until_us`, and a week in any case; None as long as nothing was served."""
+        """Look ahead as far as `until_us`; None as long as nothing was served."""
         fast, slow = self._fast.value, self._slow.value
         if fast is None or slow is None:
             return None
         edges = _edges(now_us, until_us)
-        week = [self._expect(hour, fast, slow) for hour in range(WEEK_HOURS)]
-        rates = [week[_hour_of_week(edge)] for edge in edges[:-1]]
+        rates = [self._expect(edge // HOUR % WEEK_HOURS, fast, slow) for edge in edges[:-1]]
         rates[0] = (NEAR * fast, fast, max(fast, rates[0][2]))
         lows, mids, highs = zip(*rates, strict=True)
         return Forecast(low=_band(edges, lows), mid=_band(edges, mids), high=_band(edges, highs))
-
-    def _move(self, now_us: int) -> None:
-        """Close the slice when its time is over."""
-        if self._slice_us is None:
-            self._slice_us = now_us
-        elif now_us - self._slice_us >= SLICE_US:
-            self._close(now_us)
 
     def _close(self, now_us: int) -> None:
         if not self._cost and self.rate is None:
@@ -187,14 +180,9 @@ class _Mean:
         return self._sum / self._weight if self._weight else None
 
 
-def _hour_of_week(at_us: int) -> int:
-    return at_us // HOUR % WEEK_HOURS
-
-
 def _edges(now_us: int, until_us: int) -> list[int]:
-    last = max(until_us, now_us + HORIZON_HOURS * HOUR)
     first = (now_us // HOUR + 1) * HOUR
-    return [now_us, *range(first, last + HOUR, HOUR)]
+    return [now_us, *range(first, max(until_us, first) + HOUR, HOUR)]
 
 
 def _band(edges: list[int], rates: Sequence[float]) -> Band:

@@ -13,9 +13,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 from standby.records import BatchId, WorkspaceId
 from standby.scheduler.forecast import Band, Forecast
@@ -46,7 +46,7 @@ class Outlook:
     pressure: float
     """Work due by its deadline over the supply to rely on until then; at most 99. Above 1 it will hardly end."""
     is_urgent: bool
-    """It goes in front of all that is not urgent, by earliest deadline."""
+    """It goes in front of all that is due later."""
     will_miss: bool
     """Not even the likely supply is enough: items will expire."""
     eta_us: tuple[int, int, int] | None
@@ -63,6 +63,8 @@ class Need:
     created_us: int
     expires_us: int
     cost: float
+    least: float = 0.0
+    """The least that it may turn out to be: only what is hopeless even then is given up."""
     spread: float = 0.0
     """Standard error of `cost`, relative to it."""
     is_small: bool = False
@@ -73,10 +75,10 @@ class Look:
     """The outlook of all batches at one moment, and what follows from it for whose turn it is."""
 
     batches: Mapping[BatchId, Outlook]
-    front: frozenset[BatchId] = frozenset()
-    """Urgent batches that share the turns now: all of them can be done by the earliest of their deadlines."""
+    ranks: Mapping[BatchId, int] = field(default_factory=dict)
+    """Urgent batches by the order in which they go; those of one rank share. All others come behind."""
     others: float = 1.0
-    """What part of the turns stays with all others."""
+    """What part of the turns stays with all that are not of rank 0."""
     push: float = 0.0
     """0 to 1: how far deadlines ask admission to raise its floor."""
 
@@ -88,23 +90,23 @@ def look(needs: Iterable[Need], forecast: Forecast | None, now_us: int, reserve_
         unknown = Outlook(pressure=0.0, is_urgent=False, will_miss=False, eta_us=None)
         return Look(batches={need.batch_id: unknown for need in ordered})
     due = _pressures(ordered, forecast, now_us, reserve_us)
-    urgent = _urgent(ordered, due, forecast.low, reserve_us)
-    work = _work(ordered, urgent)
+    tense = _tense(ordered, due, forecast.low, reserve_us)
+    ranks = _ranks(ordered, due, tense)
+    work = _work(ordered, ranks)
     batches = {
         need.batch_id: Outlook(
             pressure=min(MOST_PRESSURE, due[need.batch_id].told),
-            is_urgent=need.batch_id in urgent,
+            is_urgent=need.batch_id in ranks,
             will_miss=due[need.batch_id].likely > 1,
             eta_us=_eta(need, work[need.batch_id], forecast, now_us),
         )
         for need in ordered
     }
-    hottest = max((due[batch_id].felt for batch_id in urgent), default=0.0)
     told = max((d.told for d in due.values() if not d.is_hopeless), default=0.0)
     return Look(
         batches=batches,
-        front=_front([need for need in ordered if need.batch_id in urgent], forecast.low),
-        others=max(LEAST_SHARE, (1 - hottest) / 2) if urgent else 1.0,
+        ranks=ranks,
+        others=max(LEAST_SHARE, (1 - due[tense[0].batch_id].felt) / 2) if tense else 1.0,
         push=min(1.0, max(0.0, (told - TIGHT) / (1 - TIGHT))),
     )
 
@@ -120,45 +122,52 @@ class _Due:
 
 
 def _pressures(ordered: Sequence[Need], forecast: Forecast, now_us: int, reserve_us: int) -> dict[BatchId, _Due]:
-    before, due = 0.0, {}
+    before = least = 0.0
+    due = {}
     for need in ordered:
         work = before + need.cost
-        is_hopeless = need.expires_us <= now_us or work > forecast.high.supply(need.expires_us)
+        is_hopeless = need.expires_us <= now_us or least + need.least > forecast.high.supply(need.expires_us)
         due[need.batch_id] = _Due(
             told=_over(work, forecast.low.supply(need.expires_us)),
             felt=_over(work, forecast.low.supply(need.expires_us - reserve_us)),
             likely=_over(work, forecast.mid.supply(need.expires_us)),
             is_hopeless=is_hopeless,
         )
-        before += 0.0 if is_hopeless else need.cost
+        if not is_hopeless:
+            before += need.cost
+            least += need.least
     return due
 
 
-def _urgent(ordered: Sequence[Need], due: Mapping[BatchId, _Due], low: Band, reserve_us: int) -> frozenset[BatchId]:
-    """Name those that have to go first: under pressure, and not sure to end in time by their fair share."""
-    tense = [need for need in ordered if due[need.batch_id].felt >= CALM and not due[need.batch_id].is_hopeless]
-    if not tense:
-        return frozenset()
-    fair, ahead, urgent = fair_work(ordered), 0.0, set()
-    for need in tense:
-        ends_us = low.when(fair[need.batch_id] + ahead)
-        is_safe = ends_us is not None and ends_us <= need.expires_us - reserve_us
-        if due[need.batch_id].felt >= TIGHT or not is_safe:
-            urgent.add(need.batch_id)
-            ahead += need.cost
-    return frozenset(urgent)
+def _tense(ordered: Sequence[Need], due: Mapping[BatchId, _Due], low: Band, reserve_us: int) -> list[Need]:
+    """Name those up to whose deadline there is nothing to give away, by deadline.
+
+    That is so above a pressure of 0.9, and above 0.7 for a batch that its fair share would not end in time.
+    """
+    hot = [need for need in ordered if due[need.batch_id].felt >= CALM and not due[need.batch_id].is_hopeless]
+    if not hot:
+        return []
+    fair = fair_work(ordered)
+
+    def is_safe(need: Need) -> bool:
+        ends_us = low.when(fair[need.batch_id])
+        return due[need.batch_id].felt < TIGHT and ends_us is not None and ends_us <= need.expires_us - reserve_us
+
+    return [need for need in hot if not is_safe(need)]
 
 
-def _front(urgent: Sequence[Need], low: Band) -> frozenset[BatchId]:
-    """Take as many of the earliest as can all be done by the first deadline: their order does not matter."""
-    front: set[BatchId] = set()
-    work = 0.0
-    for need in urgent:
-        work += need.cost
-        if front and work > TIGHT * low.supply(urgent[0].expires_us):
+def _ranks(ordered: Sequence[Need], due: Mapping[BatchId, _Due], tense: Sequence[Need]) -> dict[BatchId, int]:
+    """Rank all that is due no later than one of the tense: before it comes its order does not matter to that one."""
+    ranks: dict[BatchId, int] = {}
+    ends = {need.batch_id for need in tense}
+    rank = 0
+    for need in ordered:
+        if rank == len(tense):
             break
-        front.add(need.batch_id)
-    return frozenset(front)
+        if not due[need.batch_id].is_hopeless:
+            ranks[need.batch_id] = rank
+        rank += need.batch_id in ends
+    return ranks
 
 
 def fair_work(needs: Sequence[Need]) -> dict[BatchId, float]:
@@ -195,15 +204,20 @@ class _Round:
         return self._sums[done] + got * (len(self._wants) - done)
 
 
-def _work(ordered: Sequence[Need], urgent: frozenset[BatchId]) -> dict[BatchId, float]:
-    """Return how much will have been served when each batch ends: the urgent in a row, then all others in turn."""
-    work = fair_work([need for need in ordered if need.batch_id not in urgent])
+def _work(ordered: Sequence[Need], ranks: Mapping[BatchId, int]) -> dict[BatchId, float]:
+    """Return how much will have been served when each batch ends: rank by rank, shared within a rank."""
+    last = len(ordered)
+    work: dict[BatchId, float] = {}
     ahead = 0.0
-    for need in ordered:
-        if need.batch_id in urgent:
-            ahead += need.cost
-            work[need.batch_id] = ahead
-    return {batch_id: amount + (0.0 if batch_id in urgent else ahead) for batch_id, amount in work.items()}
+
+    def rank(need: Need) -> int:
+        return ranks.get(need.batch_id, last)
+
+    for _, group in groupby(sorted(ordered, key=rank), key=rank):
+        shared = list(group)
+        work |= {batch_id: ahead + amount for batch_id, amount in fair_work(shared).items()}
+        ahead += sum(need.cost for need in shared)
+    return work
 
 
 def _eta(need: Need, work: float, forecast: Forecast, now_us: int) -> tuple[int, int, int]:

@@ -36,6 +36,8 @@ GUESS = 512.0
 """Cost tokens of an item of which nothing is known."""
 SURE = 16
 """Items after which a batch is known as well by what its items took as by what was expected of them."""
+UNSURE = 0.6
+"""How much less than expected a batch may cost of which nothing is done."""
 
 _SMALL, _LARGE = "small", "large"
 
@@ -74,10 +76,8 @@ class _Tenant:
 
     lanes: Turns = field(default_factory=Turns)
     batches: dict[str, Turns] = field(default_factory=lambda: {_SMALL: Turns(), _LARGE: Turns()})
-
-    @property
-    def is_idle(self) -> bool:
-        return not any(map(len, self.batches.values()))
+    known: Counter[str] = field(default_factory=Counter)
+    """Batches by lane, also those that had no turn yet."""
 
 
 class Policy:
@@ -187,7 +187,7 @@ class Policy:
     def served(self, cost: float, now_us: int) -> None:
         """Count what an attempt took from the endpoints, as it ends; all that is expected of them follows from it."""
         self._served_us = now_us
-        self.supply.served(cost, now_us)
+        self.supply.served(cost)
 
     def outlook(self, claims: Sequence[Claim], now_us: int) -> Mapping[BatchId, Outlook]:
         """Judge all batches that are not done, started or not, and decide who is urgent. Call it every second or so."""
@@ -196,7 +196,7 @@ class Policy:
         until_us = max((claim.expires_us for claim in claims), default=now_us)
         forecast = self.supply.forecast(now_us, until_us) if claims else None
         self._look = look(map(self._need, claims), forecast, now_us, self._reserve_us)
-        if not self._look.front:
+        if not self._look.ranks:
             self._owed = 0.0
         return {
             claim.batch_id: replace(self._look.batches[claim.batch_id], waits=self._waits(claim, now_us))
@@ -213,9 +213,10 @@ class Policy:
             return
         tenant = self._tenants[seen.workspace_id]
         tenant.batches[seen.lane].leave(batch_id)
-        if not len(tenant.batches[seen.lane]):
+        tenant.known[seen.lane] -= 1
+        if not tenant.known[seen.lane]:
             tenant.lanes.leave(seen.lane)
-        if tenant.is_idle:
+        if not tenant.known.total():
             del self._tenants[seen.workspace_id]
             self._root.leave(seen.workspace_id)
 
@@ -223,11 +224,11 @@ class Policy:
         self, claim: Claim, held: Mapping[BatchId, int], taken: Mapping[tuple[WorkspaceId, str], int]
     ) -> tuple[int | float | str, ...]:
         batch_id, workspace_id, lane = claim.batch_id, claim.workspace_id, self._lane(claim)
-        is_front = batch_id in self._look.front
+        ranks = self._look.ranks
         tenant = self._tenants.get(workspace_id)
         return (
-            max(0, held.get(batch_id, 0) - is_front),
-            not is_front,
+            max(0, held.get(batch_id, 0) - (ranks.get(batch_id) == 0)),
+            ranks.get(batch_id, len(ranks)),
             taken[workspace_id, lane],
             lane is not _SMALL,
             self._root.used(workspace_id),
@@ -238,7 +239,7 @@ class Policy:
 
     def _keeps(self, last: BatchId, found: Mapping[BatchId, Claim]) -> bool:
         """Whether the last batch goes on, told without looking at all others."""
-        if last not in found or self._look.front or not (last in self._small or self._small.isdisjoint(found)):
+        if last not in found or self._look.ranks or not (last in self._small or self._small.isdisjoint(found)):
             return False
         seen = self._seen[last]
         tenant = self._tenants[seen.workspace_id]
@@ -249,12 +250,18 @@ class Policy:
         )
 
     def _choose(self, found: Mapping[BatchId, Claim]) -> BatchId:
-        front = self._look.front
+        ranks = self._look.ranks
         claims: Collection[Claim] = found.values()
-        if front:
-            urgent = [claim for claim in claims if claim.batch_id in front]
-            others = [claim for claim in claims if claim.batch_id not in front]
-            claims = urgent if urgent and (self._owed <= 0 or not others) else others
+        if ranks:
+            first = [claim for claim in claims if ranks.get(claim.batch_id) == 0]
+            others = [claim for claim in claims if ranks.get(claim.batch_id) != 0]
+            if first and (self._owed <= 0 or not others):
+                return self._next(first)
+            if not first:
+                # what of rank 0 is left is in flight: the next rank goes on, before those that are not urgent
+                best = min(ranks.get(claim.batch_id, len(ranks)) for claim in others)
+                others = [claim for claim in others if ranks.get(claim.batch_id, len(ranks)) == best]
+            claims = others
         return self._next(claims)
 
     def _next(self, claims: Iterable[Claim]) -> BatchId:
@@ -279,13 +286,13 @@ class Policy:
 
     def _owe(self, batch_id: BatchId, cost: float) -> None:
         """Keep the part of the turns that stays with those that are not urgent, without letting it pile up."""
-        front, others = self._look.front, self._look.others
-        if not front:
+        ranks, others = self._look.ranks, self._look.others
+        if not ranks:
             return
-        if batch_id in front:
+        if ranks.get(batch_id) == 0:
             self._owed = min(self._owed + cost * others / (1 - others), self.quantum)
         else:
-            self._owed = max(self._owed - cost, -self.quantum)
+            self._owed = max(self._owed - cost, -cost)
 
     def _know(self, claim: Claim) -> _Seen:
         seen = self._seen.get(claim.batch_id)
@@ -294,7 +301,7 @@ class Policy:
                 workspace_id=claim.workspace_id, lane=self._lane(claim), first_left=claim.left_items or claim.size
             )
             self._seen[claim.batch_id] = seen
-            self._tenants.setdefault(claim.workspace_id, _Tenant())
+            self._tenants.setdefault(claim.workspace_id, _Tenant()).known[seen.lane] += 1
             if seen.lane is _SMALL:
                 self._small.add(claim.batch_id)
         return seen
@@ -324,6 +331,7 @@ class Policy:
             created_us=claim.created_us,
             expires_us=claim.expires_us,
             cost=items * expected,
+            least=items * expected * (1 - UNSURE * SURE / (SURE + done)),
             spread=spread * math.sqrt(1 / max(items, 1) + 1 / max(done, 1)),
             is_small=claim.size <= self._small_size,
         )
@@ -336,7 +344,7 @@ class Policy:
             return Waits.NOT
         if self._served_us is None or now_us - self._served_us > RECENT_US:
             return Waits.SUPPLY
-        if self._look.front and claim.batch_id not in self._look.front:
+        if self._look.ranks and self._look.ranks.get(claim.batch_id) != 0:
             return Waits.DEADLINES
         return Waits.TURN
 
