@@ -215,6 +215,13 @@ class BatchSettings:
             "one_of": ("live", "at_end"),
         },
     )
+    order: str = field(
+        default="shared",
+        metadata={
+            "doc": "Which items run first: `shared` brings prompts that begin alike together; `submit` leaves them.",
+            "one_of": ("shared", "submit"),
+        },
+    )
     max_items: int = field(default=100_000, metadata={"doc": "Items of one batch.", "min": 1})
     max_body_mb: int = field(
         default=256, metadata={"doc": "Size of a create's body, in 2^20 bytes, after decoding.", "min": 1}

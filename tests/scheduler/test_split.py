@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import zlib
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from standby.errors import InvalidParams
-from standby.records import unpack_plan
+from standby.records import PlanFacts, unpack_plan
 from standby.scheduler import split as splitting
-from standby.scheduler.split import plan_of, runs_of, split
+from standby.scheduler.split import find_items, split
+from standby.scheduler.split_child import split_in_child
 
 ITEM = b'{"custom_id":"a","params":{}}'
 
@@ -20,7 +22,7 @@ ITEM = b'{"custom_id":"a","params":{}}'
 def fault(body: bytes, *, max_items: int = 100) -> str:
     """Return the message with which a body is refused."""
     with pytest.raises(InvalidParams) as caught:
-        list(plan_of(io.BytesIO(body), max_items=max_items))
+        find_items(io.BytesIO(body), max_items=max_items)
     return caught.value.message
 
 
@@ -89,7 +91,7 @@ def test_too_many_items_are_counted() -> None:
     body = b'{"requests":[' + b",".join(b'{"custom_id":"i%d","params":{}}' % n for n in range(12)) + b"]}"
 
     assert fault(body, max_items=10) == "requests: List should have at most 10 items after validation, not 12"
-    assert len(list(plan_of(io.BytesIO(body), max_items=12))) == 12
+    assert len(find_items(io.BytesIO(body), max_items=12)) == 12
 
 
 nasty = st.sampled_from(['},{"custom_id":"x"', '"]}', "\\", "é\u2028", '{"requests":[', "]}", "a" * 300])
@@ -121,38 +123,68 @@ def test_items_are_found_whatever_stands_in_them(
     body = json.dumps({"requests": items}, indent=indent).encode()
     whole, splitting.WINDOW = splitting.WINDOW, window
     try:
-        entries = list(unpack_plan(b"".join(packed for packed, _ in plan_of(io.BytesIO(body), max_items=100))))
+        found = find_items(io.BytesIO(body), max_items=100)
     finally:
         splitting.WINDOW = whole
 
-    assert [json.loads(body[e.offset : e.offset + e.length]) for e in entries] == bodies
-    assert [e.custom_id for e in entries] == [f"c{n}" for n in range(len(items))]
-    assert all(zlib.crc32(body[e.offset : e.offset + e.length]) == e.crc for e in entries)
+    pieces = [body[at : at + length] for at, length in zip(found.offsets, found.lengths, strict=True)]
+    assert [json.loads(piece) for piece in pieces] == bodies
+    assert list(found.names) == [f"c{n}" for n in range(len(items))]
+    assert [zlib.crc32(piece) for piece in pieces] == list(found.crcs)
 
 
 def test_the_plan_on_disk_reads_back(tmp_path: Path) -> None:
-    """What `split` writes is what `unpack_plan` reads, and its runs cover it."""
-    body = b'{"requests":[' + b",".join(b'{"custom_id":"i%d","params":{}}' % n for n in range(40)) + b"]}"
+    """What `split` writes is what `unpack_plan` reads: every item once, its own bytes, and runs that cover them."""
+    bodies = [b'{"model":"m","messages":["%s%d"]}' % (b"shared " * 200 * (n % 2), n) for n in range(40)]
+    body = b'{"requests":[' + b",".join(b'{"custom_id":"i%d","params":%s}' % pair for pair in enumerate(bodies)) + b"]}"
     (tmp_path / "items").write_bytes(body)
 
     found = split(tmp_path / "items", tmp_path / "plan", max_items=100)
 
     entries = list(unpack_plan((tmp_path / "plan").read_bytes()))
     assert found.size == len(entries) == 40
-    assert [(run.first, run.count) for run in found.slices()] == [(0, 16), (16, 16), (32, 8)]
+    assert sorted(entry.item for entry in entries) == list(range(40))
+    assert all(body[e.offset : e.offset + e.length] == bodies[e.item] for e in entries)
+    assert all(e.custom_id == f"i{e.item}" and zlib.crc32(bodies[e.item]) == e.crc for e in entries)
+    assert [(run.first, run.count) for run in found.slices()] == [(0, 21), (21, 16), (37, 3)]
+    assert [run.cost for run in found.slices()] == [
+        sum(entry.cost for entry in entries[run.first : run.first + run.count]) for run in found.slices()
+    ]
+    assert found.facts() == PlanFacts(
+        prompt_tokens=found.prompt_tokens, shared_tokens=sum(entry.shared for entry in entries), groups=1
+    )
 
 
-@given(st.lists(st.integers(min_value=1, max_value=3 << 20), min_size=1, max_size=300))
-def test_runs_cover_the_plan_without_gaps_and_stay_small(lengths: list[int]) -> None:
-    """Runs follow each other, hold at most 256 items and 2 MiB unless one item alone is larger."""
-    runs = list(runs_of(lengths))
+def test_the_child_writes_the_same_plan(tmp_path: Path) -> None:
+    """A plan does not depend on the process that makes it, nor on how it hashes."""
+    words = [b"alpha ", b"beta ", b"gamma "]
+    bodies = [words[n % 3] * 100 + words[n // 3 % 3] * 50 + b"%d" % n for n in range(200)]
+    (tmp_path / "items").write_bytes(
+        b'{"requests":['
+        + b",".join(
+            b'{"custom_id":"i%d","params":{"model":"m","max_tokens":%d,"messages":["%s"]}}' % (n, n % 7, text)
+            for n, text in enumerate(bodies)
+        )
+        + b"]}"
+    )
 
-    assert [first for first, _ in runs] == [sum(count for _, count in runs[:n]) for n in range(len(runs))]
-    assert sum(count for _, count in runs) == len(lengths)
-    assert all(count == 1 or sum(lengths[f : f + count]) <= splitting.RUN_BYTES for f, count in runs)
-    assert all(count <= splitting.RUN_ITEMS_MAX for _, count in runs)
+    here = split(tmp_path / "items", tmp_path / "here", max_items=1000)
+    there = asyncio.run(split_in_child(tmp_path / "items", tmp_path / "there", max_items=1000, order="shared"))
+
+    assert here == there
+    assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
 
 
-def test_a_full_batch_has_about_400_runs() -> None:
-    """100,000 items make 400 runs (design 3: 400 to 1,600)."""
-    assert len(list(runs_of([2_500] * 100_000))) == 400
+def test_in_submit_order_nothing_moves(tmp_path: Path) -> None:
+    """With `batch.order = "submit"` entries stand as they came, and each knows what it shares with the one before."""
+    bodies = [b"apple " * 100, b"pear " * 100, b"apple " * 100, b"apple " * 100 + b"pie"]
+    body = b'{"requests":[' + b",".join(
+        b'{"custom_id":"i%d","params":{"model":"m","messages":["%s"]}}' % pair for pair in enumerate(bodies)
+    )
+    (tmp_path / "items").write_bytes(body + b"]}")
+
+    split(tmp_path / "items", tmp_path / "plan", max_items=10, order="submit")
+
+    entries = list(unpack_plan((tmp_path / "plan").read_bytes()))
+    assert [entry.item for entry in entries] == [0, 1, 2, 3]
+    assert [entry.shared for entry in entries] == [0, 0, 0, 602 // 4]

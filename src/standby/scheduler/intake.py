@@ -17,7 +17,7 @@ from standby.config import BatchSettings
 from standby.doors import door
 from standby.errors import BlobError, StoreError, invalid
 from standby.ids import make_id
-from standby.records import BatchId, Clock, Created, NewBatch, Origin, Principal, Rules
+from standby.records import BatchId, Clock, Created, NewBatch, Origin, PlanFacts, Principal, Rules
 from standby.scheduler.split import SplitResult, split
 from standby.scheduler.split_child import split_in_child
 from standby.store.base import Store
@@ -191,11 +191,11 @@ class Upload:
                 await self._intake.blobs.erase(batch_id)
 
     async def _split(self, items: Path, plan: Path) -> SplitResult:
-        max_items = self._intake.settings.max_items
+        settings = self._intake.settings
         if self._size < CHILD_FROM:
-            return await asyncio.to_thread(split, items, plan, max_items=max_items)
+            return await asyncio.to_thread(split, items, plan, max_items=settings.max_items, order=settings.order)
         async with self._intake.children:
-            return await split_in_child(items, plan, max_items=max_items)
+            return await split_in_child(items, plan, max_items=settings.max_items, order=settings.order)
 
     def _new_batch(self, now_us: int, found: SplitResult | None = None) -> NewBatch:
         return NewBatch(
@@ -212,4 +212,5 @@ class Upload:
                 is_sdk_retry=self._is_sdk_retry,
             ),
             rules=self._rules,
+            plan=found.facts() if found else PlanFacts(),
         )

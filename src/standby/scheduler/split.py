@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,15 +18,15 @@ from typing import BinaryIO
 import msgspec
 
 from standby.errors import ApiError, invalid
-from standby.records import Slice, pack_plan_entry
+from standby.records import PlanFacts, Slice, pack_plan_entry
+from standby.scheduler.plan import Asked, Plan, arrange, runs_of
+from standby.scheduler.prompts import read_prompt
+from standby.scheduler.sharing import Chains, in_submit_order, sorted_by_prefix
 from standby.wire.envelope import CUSTOM_ID, NOT_JSON, duplicate_fault, envelope_fault, item_fault, size_fault
 
 WINDOW = 4 << 20
-RUN_BYTES = 2 << 20
-RUNS_A_BATCH = 400
-RUN_ITEMS_MIN, RUN_ITEMS_MAX = 16, 256
-BYTES_A_TOKEN = 4
 TRIES = 8
+SHARED = "shared"
 
 _HEAD = re.compile(rb'\s*\{\s*"requests"\s*:\s*\[\s*')
 _TAIL = re.compile(rb"\]\s*\}\s*\Z")
@@ -48,58 +48,101 @@ _item = msgspec.json.Decoder(Item)
 
 
 class SplitResult(msgspec.Struct, frozen=True):
-    """What the child answers: the size and runs of the plan it wrote, or the fault of the body."""
+    """What the child answers: size, runs and facts of the plan it wrote, or the fault of the body."""
 
     size: int = 0
-    runs: list[tuple[int, int]] = []
+    runs: list[tuple[int, int, int]] = []
+    prompt_tokens: int = 0
+    shared_tokens: int = 0
+    groups: int = 0
     fault: str | None = None
 
     def slices(self) -> tuple[Slice, ...]:
         """The runs as records."""
-        return tuple(Slice(first=first, count=count) for first, count in self.runs)
+        return tuple(Slice(first=first, count=count, cost=cost) for first, count, cost in self.runs)
+
+    def facts(self) -> PlanFacts:
+        """What the plan knows of the batch."""
+        return PlanFacts(prompt_tokens=self.prompt_tokens, shared_tokens=self.shared_tokens, groups=self.groups)
 
 
-def split(items: Path, plan: Path, *, max_items: int) -> SplitResult:
-    """Check the envelope of the body in `items` and write its plan; the fault is in the result, never raised."""
-    lengths = array("I")
+def split(items: Path, plan: Path, *, max_items: int, order: str = SHARED) -> SplitResult:
+    """Check the envelope of the body in `items` and write its plan; the fault is in the result, never raised.
+
+    `order` is `shared`, the one that `plan.py` finds, or `submit`.
+    """
     try:
-        with items.open("rb") as body, plan.open("wb") as file:
-            for packed, length in plan_of(body, max_items=max_items):
-                file.write(packed)
-                lengths.append(length)
+        with items.open("rb", buffering=0) as body:
+            found = find_items(body, max_items=max_items)
+            arranged = plan_of(found, body, order=order)
     except ApiError as fault:
         return SplitResult(fault=fault.message)
-    return SplitResult(size=len(lengths), runs=list(runs_of(lengths)))
+    with plan.open("wb") as file:
+        file.writelines(_packed(found, arranged))
+    return SplitResult(
+        size=len(found),
+        runs=[(run.first, run.count, run.cost) for run in runs_of(arranged, found.lengths)],
+        prompt_tokens=arranged.facts.prompt_tokens,
+        shared_tokens=arranged.facts.shared_tokens,
+        groups=arranged.facts.groups,
+    )
 
 
-def plan_of(body: BinaryIO, *, max_items: int) -> Iterator[tuple[bytes, int]]:
-    """Yield (packed entry, length of its params) in submit order; raises `InvalidParams` at the first fault."""
-    seen: set[str] = set()
+class Found:
+    """The items of a body in submit order: where they lie, and what a plan needs of them. About 100 bytes each."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.names: dict[str, None] = {}
+        self.offsets, self.lengths, self.crcs = array("Q"), array("I"), array("I")
+        self.prompts, self.max_tokens = array("I"), array("I")
+        self.chains = Chains()
+
+    def __len__(self) -> int:
+        """Count items."""
+        return len(self.offsets)
+
+    def add(self, name: str, offset: int, params: bytes) -> None:
+        """Add one more; its name must be new."""
+        self.names[name] = None
+        self.offsets.append(offset)
+        self.lengths.append(len(params))
+        self.crcs.append(zlib.crc32(params))
+        prompt = read_prompt(params)
+        self.prompts.append(len(prompt.text))
+        self.max_tokens.append(prompt.max_tokens)
+        self.chains.add(prompt.text, prompt.kind)
+
+
+def find_items(body: BinaryIO, *, max_items: int) -> Found:
+    """Find the items of a create's body; raises `InvalidParams` at the first fault."""
+    found = Found()
     count = 0
     try:
         for window in windows_of(body):
             for item, offset, params in located(window, count):
                 if count < max_items:
-                    yield _entry(count, item, offset, params, seen)
+                    _check(count, item, params, found.names)
+                    found.add(item.custom_id, offset, params)
                 count += 1
     except RecursionError:
         raise invalid(f"{NOT_JSON}it is nested too deeply") from None
     if not max_items >= count > 0:
         raise invalid(size_fault(count, max_items=max_items))
+    return found
 
 
-def runs_of(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Cut a plan into runs (first, count): 16 to 256 items, about 400 runs a large batch, at most 2 MiB each."""
-    most = max(RUN_ITEMS_MIN, min(RUN_ITEMS_MAX, len(lengths) // RUNS_A_BATCH))
-    first = count = size = 0
-    for number, length in enumerate(lengths):
-        if count and (count >= most or size + length > RUN_BYTES):
-            yield first, count
-            first, count, size = number, 0, 0
-        count += 1
-        size += length
-    if count:
-        yield first, count
+def plan_of(found: Found, body: BinaryIO, *, order: str = SHARED) -> Plan:
+    """Order what was found; prompts that begin alike are read from the body again."""
+
+    def text_of(item: int) -> bytes:
+        body.seek(found.offsets[item])
+        return read_prompt(body.read(found.lengths[item])).text
+
+    sort = sorted_by_prefix if order == SHARED else in_submit_order
+    places, shared = sort(found.chains, text_of)
+    asked = Asked(prompts=found.prompts, max_tokens=found.max_tokens)
+    return arrange(places, shared, asked, may_move=order == SHARED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,16 +243,19 @@ def _decode_one(number: int, raw: msgspec.Raw) -> Item:
         raise invalid(item_fault(number, bytes(raw))) from None
 
 
-def _entry(number: int, item: Item, offset: int, params: bytes, seen: set[str]) -> tuple[bytes, int]:
-    custom_id = item.custom_id
-    if not CUSTOM_ID.fullmatch(custom_id) or not params.startswith(b"{"):
+def _check(number: int, item: Item, params: bytes, seen: Container[str]) -> None:
+    if not CUSTOM_ID.fullmatch(item.custom_id) or not params.startswith(b"{"):
         raise invalid(item_fault(number, msgspec.json.encode(item)))
-    if custom_id in seen:
-        raise invalid(duplicate_fault(custom_id))
-    seen.add(custom_id)
-    length = len(params)
-    packed = pack_plan_entry(offset, length, number, 0, length // BYTES_A_TOKEN, 0, zlib.crc32(params), custom_id)
-    return packed, length
+    if item.custom_id in seen:
+        raise invalid(duplicate_fault(item.custom_id))
+
+
+def _packed(found: Found, plan: Plan) -> Iterator[bytes]:
+    """Write the entries in the order of the plan."""
+    names = list(found.names)
+    for item, group, cost, shared in zip(plan.items, plan.groups, plan.costs, plan.shared, strict=True):
+        offset, length, crc = found.offsets[item], found.lengths[item], found.crcs[item]
+        yield pack_plan_entry(offset, length, item, group, cost, shared, crc, names[item])
 
 
 def _fault_of_whole(body: BinaryIO) -> str:
