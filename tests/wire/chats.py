@@ -9,9 +9,9 @@ import msgspec
 
 from standby.records import Rules
 from standby.wire.chat.dialect import VLLM, Dialect
-from standby.wire.chat.reply import Writing, read_chunk
+from standby.wire.chat.reply import Whole, Writing, read_chunk
 from standby.wire.chat.request import chat_body
-from standby.wire.messages import Event, Message, MessageParams, accumulate, decode_params
+from standby.wire.messages import Event, Message, MessageParams, ToolUseBlock, accumulate, decode_params
 
 WEATHER = {
     "name": "weather",
@@ -71,5 +71,28 @@ def events(params: MessageParams, chunks: Iterable[Any], dialect: Dialect = VLLM
 
 
 def answer(params: MessageParams, chunks: Iterable[Any], dialect: Dialect = VLLM) -> Message:
-    """Return the message that an engine's chunks become."""
-    return accumulate(events(params, chunks, dialect))
+    """Return the message that an engine's chunks become; whoever wants no events must get the same."""
+    message = accumulate(events(params, chunks := list(chunks), dialect))
+    assert nameless(gathered(params, chunks, dialect)) == nameless(message)
+    return message
+
+
+def gathered(params: MessageParams, chunks: Iterable[Any], dialect: Dialect = VLLM) -> Message:
+    """Return the message that an engine's chunks become where nobody reads events."""
+    whole = Whole(writing := Writing(params, model="engine-model", dialect=dialect))
+    for chunk in chunks:
+        whole.take(read_chunk(msgspec.json.encode(chunk)))
+        if writing.is_over:
+            break
+    return whole.end()
+
+
+def nameless(message: Message) -> Message:
+    """Take away what is drawn by chance: the ids of the message and of calls that the engine named not."""
+    content = [
+        msgspec.structs.replace(block, id="toolu")
+        if isinstance(block, ToolUseBlock) and block.id.startswith("toolu_")
+        else block
+        for block in message.content
+    ]
+    return msgspec.structs.replace(message, id="msg", content=content)

@@ -5,10 +5,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from standby.errors import EngineError, Failure
 from standby.wire.chat.chunks import read_chunk
-from standby.wire.chat.dialect import GENERIC, LLAMACPP, OPENAI, SGLANG, VLLM, Dialect
+from standby.wire.chat.dialect import GENERIC, HOST, LLAMACPP, OPENAI, SGLANG, VLLM, Dialect
 from standby.wire.chat.reply import Writing
 from standby.wire.chat.thinking import signature_of
 from standby.wire.messages import (
@@ -20,9 +22,10 @@ from standby.wire.messages import (
     TextBlock,
     ThinkingBlock,
     ToolUseBlock,
+    accumulate,
 )
 from tests.engines.suite import check_order
-from tests.wire.chats import CALLED, CLOCK, WEATHER, answer, ask, call, counts, delta, events
+from tests.wire.chats import CALLED, CLOCK, WEATHER, answer, ask, call, counts, delta, events, gathered, nameless
 
 TOOLS = [WEATHER, CLOCK]
 THINKS = {"type": "adaptive"}
@@ -395,3 +398,51 @@ def test_a_block_starts_as_soon_as_it_is_known() -> None:
     found = writing.take(read_chunk(msgspec.json.encode(call(0, id="call_12345678", name="weather"))))
     block = ToolUseBlock(id="call_12345678", name="weather", input={})
     assert found[1:] == [ContentBlockStart(index=0, content_block=block)]
+
+
+TEXTS = st.text(st.sampled_from('ab <>{}"\n'), max_size=6)
+CHUNKS = st.one_of(
+    TEXTS.map(lambda text: delta(content=text)),
+    TEXTS.map(lambda text: delta(content=text)),
+    TEXTS.map(lambda text: delta(reasoning=text)),
+    st.builds(lambda text, thought: delta(content=text, reasoning_content=thought), TEXTS, TEXTS),
+    st.builds(lambda text, output: {**delta(content=text), **_usage(output)}, TEXTS, st.integers(0, 9)),
+    st.builds(lambda text, finish: delta(finish, content=text), TEXTS, st.sampled_from(["stop", "length"])),
+    st.sampled_from([{"content": '{"tool":'}, {"content": ' "clock", "input": {}}'}]).map(lambda said: delta(**said)),
+    st.sampled_from([call(0, id="call_1", name="clock"), call(0, arguments="{}"), call(1, name="weather")]),
+    st.integers(0, 9).map(lambda output: counts(9, output)),
+    st.just(delta(refusal="No.")),
+    st.just({**delta("stop"), "choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "a"}]}),
+)
+REQUESTS: list[dict[str, Any]] = [
+    {},
+    {"thinking": THINKS},
+    {"stop_sequences": ["ba", "<"]},
+    {"tools": TOOLS, "thinking": THINKS},
+    {"tools": TOOLS, "stop_sequences": ["a"]},
+    {"tools": TOOLS, "tool_choice": {"type": "any"}},
+    {"max_tokens": 0},
+]
+
+
+def _usage(output: int) -> dict[str, Any]:
+    return {"usage": {"prompt_tokens": 9, "completion_tokens": output}}
+
+
+@given(
+    st.lists(CHUNKS, max_size=12),
+    st.sampled_from(REQUESTS),
+    st.sampled_from([VLLM, LLAMACPP, HOST, GENERIC]),
+    st.sampled_from([[], [delta("stop"), counts()]]),
+)
+def test_a_message_is_the_same_without_its_events(
+    chunks: list[Any], more: dict[str, Any], dialect: Dialect, ending: list[Any]
+) -> None:
+    """Whatever an engine sends, in whatever order; and what fails fails alike."""
+    found: list[Any] = []
+    for way in (lambda *given: accumulate(events(*given)), gathered):
+        try:
+            found.append(nameless(way(ask(**more), [*chunks, *ending], dialect)))
+        except EngineError as error:
+            found.append((error.failure, error.message))
+    assert found[0] == found[1]

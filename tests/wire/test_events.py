@@ -153,3 +153,17 @@ def test_an_event_without_end_does_not_fill_the_memory() -> None:
     assert not list(parser.feed(b"x" * MAX_EVENT))
     with pytest.raises(ValueError, match="larger than"):
         list(parser.feed(b"x"))
+
+
+@given(
+    st.lists(st.sampled_from([b"data: a", b"data:b", b"event: x", b"event:", b": c", b"", b"data: d: e"])), st.data()
+)
+def test_a_stream_is_read_alike_in_any_pieces(lines: list[bytes], data: st.DataObject) -> None:
+    """Whole events that come at once are those that come byte by byte."""
+    raw = b"".join(line + b"\n" for line in lines)
+    bytewise, by_pieces = SseParser(), SseParser()
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(raw)), max_size=4)))
+    pieces = [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+    one = [event for place in range(len(raw)) for event in bytewise.feed(raw[place : place + 1])]
+    other = [event for piece in pieces for event in by_pieces.feed(piece)]
+    assert one == other

@@ -50,16 +50,22 @@ class SseParser:
 
     def _whole(self, chunk: bytes) -> list[SseEvent] | None:
         """Read the usual case at once: whole events, each a line of data, behind a line with its name or none."""
-        if self._line or self._size or self._skip_lf or len(chunk) > MAX_EVENT or not chunk.endswith(b"\n\n"):
+        end = len(chunk) - 2
+        first = chunk.find(b"\n\n")
+        if first < 0 or self._line or self._size or self._skip_lf or end > MAX_EVENT or chunk.find(b"\r") >= 0:
             return None
-        if not chunk.startswith((b"data: ", b"event: ")) or b"\r" in chunk:
-            return None
+        if first == end and chunk.startswith(b"data: ") and chunk.find(b"\n") == end:
+            self._seen = True
+            return [SseEvent(name="message", data=chunk[6:end])]
+        return self._blocks(chunk[:end]) if chunk.endswith(b"\n\n") else None
+
+    def _blocks(self, chunk: bytes) -> list[SseEvent] | None:
         found: list[SseEvent] = []
-        for block in chunk[:-2].split(b"\n\n"):
+        for block in chunk.split(b"\n\n"):
             name, data = b"message", block
             if block.startswith(b"event: "):
                 name, _, data = block[7:].partition(b"\n")
-            if not name or not data.startswith(b"data: ") or b"\n" in data:
+            if not name or not data.startswith(b"data: ") or data.find(b"\n") >= 0:
                 return None
             found.append(SseEvent(name=name.decode("utf-8", "replace"), data=data[6:]))
         self._seen = True

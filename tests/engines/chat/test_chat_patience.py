@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
+import weakref
 from contextlib import ExitStack
 
 import pytest
@@ -61,7 +63,7 @@ def test_tiny_answers_teach_nothing() -> None:
 async def test_an_engine_is_measured_by_its_answers(script: Script, connect: Connect) -> None:
     """Prefill by the first token, decode by the others."""
     engine = await connect(GENERIC)
-    script.answer = stream(*[chunk("Hi")] * 10, chunk("", finish="stop"), usage(1000, 10))
+    script.answer = stream(*[chunk("Hi")] * 10, chunk("", finish="stop"), usage(1000, 10), every_s=0.002)
     await engine.generate(ask())
     assert engine.pace.prefill_tokens_s is not None
     assert engine.pace.token_s is not None
@@ -134,6 +136,50 @@ async def test_a_slow_reader_is_not_held_against_the_engine() -> None:
         time.sleep(0.06)  # noqa: ASYNC251 - the reader's time
         patience.token()
     assert patience.rest_s < 0.05
+
+
+async def test_a_limit_is_that_of_one_wait_however_many_there_were() -> None:
+    """What passes between two waits strikes neither of them, and a wait that is long enough is still noticed."""
+    with Patience(only("stall_s"), None) as patience:
+        for _ in range(4):
+            await patience.wait_for(asyncio.sleep(0.01))
+            await asyncio.sleep(0.06)  # the reader's time
+            patience.token()
+        with pytest.raises(EngineError, match="stalled between tokens"):
+            await patience.wait_for(asyncio.sleep(60))
+
+
+async def test_a_shorter_limit_takes_over_with_the_first_token() -> None:
+    """An engine that may think for an hour may not stop for one in the middle of its answer."""
+    with Patience(only("stall_s"), None) as patience:
+        await patience.wait_for(_nothing())
+        patience.token()
+        with pytest.raises(EngineError, match="stalled between tokens"):
+            await asyncio.wait_for(patience.wait_for(asyncio.sleep(60)), 10)
+
+
+async def test_a_limit_leaves_the_task_as_it_was() -> None:
+    """Whoever catches the failure is not cancelled; whoever is cancelled meanwhile still is."""
+    with Patience(SHORT, None) as patience:
+        with pytest.raises(EngineError):
+            await patience.wait_for(asyncio.sleep(60))
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await patience.wait_for(asyncio.sleep(60))
+        task.uncancel()
+
+
+async def test_nothing_looks_after_an_answer_that_is_over() -> None:
+    """Answers by the thousand a minute must not leave their timers behind for as long as each might have taken."""
+    with Patience(LONG, None) as patience:
+        await patience.wait_for(_nothing())
+    kept = weakref.ref(patience)
+    del patience
+    gc.collect()
+    assert kept() is None
 
 
 async def _nothing() -> None:

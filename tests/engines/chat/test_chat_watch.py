@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from standby.engines.base import CacheProfile, Context
 from standby.engines.chat import Chat
 from standby.wire.chat.dialect import GENERIC, HOST, LLAMACPP
+from standby.wire.messages import accumulate
 from tests.engines.chat.scripted import MODELS, Answer, Connect, Script, ask, chunk, stream, usage
 
 PROPS = {"total_slots": 2, "default_generation_settings": {"n_ctx": 100}}
@@ -122,3 +124,15 @@ async def test_a_server_that_cannot_be_tried_is_told_no_slot(script: Script, con
     engine = await connect()
     await engine.generate(ask(), context=Context(slot=0))
     assert "id_slot" not in script.sent[-1]
+
+
+async def test_an_answer_is_the_same_with_and_without_events(script: Script, connect: Connect) -> None:
+    """Whoever wants no events gets what they add up to, usage included."""
+    thoughts = [{"choices": [{"index": 0, "delta": {"reasoning_content": text}}]} for text in ("Hm", ", well")]
+    counted = {**chunk("H"), "usage": usage(3, 3, 2)["usage"]}
+    script.answer = stream(*thoughts, counted, chunk("i"), chunk("", finish="length"), usage(3, 12, 2))
+    engine = await connect(GENERIC)
+    params = ask(thinking={"type": "adaptive"}, max_tokens=12)
+    whole, events = await engine.generate(params), [event async for event in engine.stream(params)]
+    assert msgspec.structs.replace(whole, id="") == msgspec.structs.replace(accumulate(events), id="")
+    assert len(whole.content) == 2
