@@ -169,14 +169,13 @@ class World:
                 heappush(endpoint.running, (ends, id(job) + item, job, item, now_us, endpoint.clock))
 
     def _lease(self, present: dict[BatchId, Job], now_us: int, window: int) -> None:
+        """Keep as many items in hand of each batch as may start at once, as far as there is room."""
         while True:
-            pending = [job for job in present.values() if job.leased < len(job.costs)]
+            wanting = [job for job in present.values() if job.leased < len(job.costs) and len(job.queue) < window]
             held = {job.claim.batch_id: job.held for job in present.values()}
-            in_hand, queued = sum(held.values()), sum(len(job.queue) for job in present.values())
-            unserved = any(not job.in_runs or not job.held for job in pending)
-            if not pending or not (queued < window or (unserved and in_hand < MOST_HELD)):
+            if not wanting or sum(held.values()) >= MOST_HELD:
                 return
-            chosen = self.policy.lease([job.current() for job in pending], held, now_us)
+            chosen = self.policy.lease([job.current() for job in wanting], held, now_us)
             if chosen is None:
                 return
             job = present[chosen]

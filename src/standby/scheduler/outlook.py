@@ -106,7 +106,7 @@ def look(needs: Iterable[Need], forecast: Forecast | None, now_us: int, reserve_
     return Look(
         batches=batches,
         ranks=ranks,
-        others=max(LEAST_SHARE, (1 - due[tense[0].batch_id].felt) / 2) if tense else 1.0,
+        others=max(LEAST_SHARE, (1 - max(due[need.batch_id].felt for need in tense)) / 2) if tense else 1.0,
         push=min(1.0, max(0.0, (told - TIGHT) / (1 - TIGHT))),
     )
 

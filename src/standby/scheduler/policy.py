@@ -30,7 +30,6 @@ SMALL = 64
 """Items; a batch of so many is small, and as many that wait keep the endpoints full."""
 RESERVE_S = 2 * 3600.0
 """The outage that deadlines are to survive."""
-STALE_US = 5 * SECOND
 RECENT_US = 30 * SECOND
 GUESS = 512.0
 """Cost tokens of an item of which nothing is known."""
@@ -97,10 +96,10 @@ class Policy:
         self._small: set[BatchId] = set()
         self._last: BatchId | None = None
         self._look = Look(batches={})
-        self._looked_us: int | None = None
         self._served_us: int | None = None
         self._now_us = 0
         self._owed = 0.0
+        self._is_spare = False
         self.supply = Supply()
         """What the endpoints gave."""
 
@@ -156,6 +155,7 @@ class Policy:
     ) -> None:
         """Correct the charge of an attempt; `took_us` is its duration, `is_done` says that its item has its result."""
         self._root.correct(workspace_id, actual - estimated)
+        self._owe(batch_id, actual - estimated)
         seen = self._seen.get(batch_id)
         if seen is None:
             return
@@ -176,8 +176,6 @@ class Policy:
         A batch that holds none comes before one that does, then the urgent, then the workspace (and its small batches
         on their own) that holds fewest; so all are in hand when their turn comes, as long as there is room.
         """
-        if self._looked_us is None or now_us - self._looked_us > STALE_US:
-            self.outlook(claims, now_us)
         taken = Counter[tuple[WorkspaceId, str]]()
         for claim in claims:
             taken[claim.workspace_id, self._lane(claim)] += held.get(claim.batch_id, 0)
@@ -191,7 +189,7 @@ class Policy:
 
     def outlook(self, claims: Sequence[Claim], now_us: int) -> Mapping[BatchId, Outlook]:
         """Judge all batches that are not done, started or not, and decide who is urgent. Call it every second or so."""
-        self._now_us = self._looked_us = now_us
+        self._now_us = now_us
         self.supply.watch(now_us, left_items=sum(claim.left_items for claim in claims), enough=self._small_size)
         until_us = max((claim.expires_us for claim in claims), default=now_us)
         forecast = self.supply.forecast(now_us, until_us) if claims else None
@@ -257,6 +255,7 @@ class Policy:
             others = [claim for claim in claims if ranks.get(claim.batch_id) != 0]
             if first and (self._owed <= 0 or not others):
                 return self._next(first)
+            self._is_spare = not first
             if not first:
                 # what of rank 0 is left is in flight: the next rank goes on, before those that are not urgent
                 best = min(ranks.get(claim.batch_id, len(ranks)) for claim in others)
@@ -291,8 +290,8 @@ class Policy:
             return
         if ranks.get(batch_id) == 0:
             self._owed = min(self._owed + cost * others / (1 - others), self.quantum)
-        else:
-            self._owed = max(self._owed - cost, -cost)
+        elif not self._is_spare:
+            self._owed -= cost
 
     def _know(self, claim: Claim) -> _Seen:
         seen = self._seen.get(claim.batch_id)
