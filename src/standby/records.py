@@ -109,7 +109,7 @@ class PlanFacts:
 
     prompt_tokens: int = 0
     shared_tokens: int = 0
-    """Of these, such as an entry of the plan shares with the one before it: the most that a cache can reuse."""
+    """Of these, such as an item shares with the one before it in the best order: the most that a cache can reuse."""
     groups: int = 0
     """Groups of at least two items that share a prefix worth reusing."""
 

@@ -176,15 +176,16 @@ def test_the_child_writes_the_same_plan(tmp_path: Path) -> None:
 
 
 def test_in_submit_order_nothing_moves(tmp_path: Path) -> None:
-    """With `batch.order = "submit"` entries stand as they came, and each knows what it shares with the one before."""
+    """With `batch.order = "submit"` entries stand as they came; what could be shared is told all the same."""
     bodies = [b"apple " * 100, b"pear " * 100, b"apple " * 100, b"apple " * 100 + b"pie"]
     body = b'{"requests":[' + b",".join(
         b'{"custom_id":"i%d","params":{"model":"m","messages":["%s"]}}' % pair for pair in enumerate(bodies)
     )
     (tmp_path / "items").write_bytes(body + b"]}")
 
-    split(tmp_path / "items", tmp_path / "plan", max_items=10, order="submit")
+    found = split(tmp_path / "items", tmp_path / "plan", max_items=10, order="submit")
 
     entries = list(unpack_plan((tmp_path / "plan").read_bytes()))
     assert [entry.item for entry in entries] == [0, 1, 2, 3]
     assert [entry.shared for entry in entries] == [0, 0, 0, 602 // 4]
+    assert found.shared_tokens == 604 // 4 + 602 // 4

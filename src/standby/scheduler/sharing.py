@@ -29,6 +29,10 @@ class Chains:
         """Count prompts."""
         return len(self._starts) - 1
 
+    def columns(self) -> Iterable[array[int]]:
+        """Return what it holds."""
+        return self._hashes, self._starts
+
     def add(self, text: bytes, kind: int) -> None:
         """Add the chain of one more prompt; hashes hold inside one process."""
         hashes, digest, start = self._hashes, kind, 0

@@ -11,7 +11,7 @@ import re
 import zlib
 from array import array
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +20,7 @@ import msgspec
 from standby.errors import ApiError, invalid
 from standby.records import PlanFacts, Slice, pack_plan_entry
 from standby.scheduler.plan import Asked, Plan, arrange, runs_of
-from standby.scheduler.prompts import read_prompt
+from standby.scheduler.prompts import BYTES_A_TOKEN, read_prompt
 from standby.scheduler.sharing import Chains, in_submit_order, sorted_by_prefix
 from standby.wire.envelope import CUSTOM_ID, NOT_JSON, duplicate_fault, envelope_fault, item_fault, size_fault
 
@@ -133,16 +133,22 @@ def find_items(body: BinaryIO, *, max_items: int) -> Found:
 
 
 def plan_of(found: Found, body: BinaryIO, *, order: str = SHARED) -> Plan:
-    """Order what was found; prompts that begin alike are read from the body again."""
+    """Order what was found; prompts that begin alike are read from the body again.
+
+    `facts` say what the best order shares, whatever the order is.
+    """
 
     def text_of(item: int) -> bytes:
         body.seek(found.offsets[item])
         return read_prompt(body.read(found.lengths[item])).text
 
-    sort = sorted_by_prefix if order == SHARED else in_submit_order
-    places, shared = sort(found.chains, text_of)
     asked = Asked(prompts=found.prompts, max_tokens=found.max_tokens)
-    return arrange(places, shared, asked, may_move=order == SHARED)
+    places, shared = sorted_by_prefix(found.chains, text_of)
+    if order == SHARED:
+        return arrange(places, shared, asked)
+    plan = arrange(*in_submit_order(found.chains, text_of), asked, may_move=False)
+    bound = sum(common // BYTES_A_TOKEN for common in shared)
+    return replace(plan, facts=replace(plan.facts, shared_tokens=bound))
 
 
 @dataclass(frozen=True, slots=True)
