@@ -30,7 +30,7 @@ def main() -> int:
         "results": lambda: results_row(runs, items=40_000 // small),
         "dispatch": lambda: dispatch_row(runs, items=20_000 // small),
         "growth": lambda: growth_rows(sizes=tuple(size // small for size in (1_000, 10_000, 100_000))),
-        "chat": lambda: chat_rows(6 if runs > 1 else 1, items=160 // small, window=16),
+        "chat": lambda: chat_rows(4 if runs > 1 else 1, items=32 if runs > 1 else 16, window=16),
         "emulator": lambda: emulator_rows(runs, items=100_000 // small),
     }
     rows: list[Row] = []
