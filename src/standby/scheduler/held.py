@@ -122,7 +122,8 @@ async def read_items(blobs: Blobs, lease: LeasedRun) -> deque[Queued]:
     entries = [entry for entry in unpack_plan(packed) if entry.item not in lease.finished]
     queue: deque[Queued] = deque()
     for piece in _pieces(entries):
-        begin, end = piece[0].offset, max(entry.offset + entry.length for entry in piece)
+        begin = min(entry.offset for entry in piece)
+        end = max(entry.offset + entry.length for entry in piece)
         data = await blobs.read(items_key(lease.batch_id), start=begin, end=end)
         queue.extend(_queued(entry, data, begin) for entry in piece)
     return queue
