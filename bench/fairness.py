@@ -14,15 +14,18 @@ import math
 import os
 import random
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from heapq import heappop, heappush
 
+from bench.measure import spread
 from bench.rows import Row
 from standby.records import HOUR, SECOND, BatchId, WorkspaceId
-from standby.scheduler.policy import Claim, Policy
+from standby.scheduler.outlook import Look, Outlook
+from standby.scheduler.policy import SMALL, Claim, Policy
 
 MINUTE = 60 * SECOND
 STEP_US = 10 * MINUTE
@@ -45,31 +48,33 @@ class Job:
     queue: deque[int] = field(default_factory=deque)
     done: int = 0
     in_runs: list[int] = field(default_factory=list)
+    """Items that are not done, a leased run."""
+    held: int = 0
+    """Runs that are leased and not done."""
     ended_us: int | None = None
     told: tuple[int, int, int] | None = None
     """The ETA as told when it was half done."""
 
-    @property
-    def held(self) -> int:
-        """Count its runs that are leased and not done."""
-        return sum(1 for left in self.in_runs if left)
+    def lease(self) -> None:
+        """Take its next run in hand."""
+        count = min(RUN, len(self.costs) - self.leased)
+        self.queue.extend(range(self.leased, self.leased + count))
+        self.in_runs.append(count)
+        self.leased += count
+        self.held += 1
 
-    def current(self) -> Claim:
-        """Return its claim as of now: runs that are not done count whole, as in the store."""
-        left = sum(RUN for left in self.in_runs if left) + len(self.costs) - self.leased
-        left = min(left, len(self.costs) - self.done + RUN * self.held)
-        was = self.claim
-        if left != was.left_items:
-            self.claim = Claim(
-                batch_id=was.batch_id,
-                workspace_id=was.workspace_id,
-                created_us=was.created_us,
-                expires_us=was.expires_us,
-                size=was.size,
-                left_items=left,
-                left_cost=int(left * self.expected),
-            )
-        return self.claim
+    def end(self, item: int, now_us: int) -> None:
+        """Count an item that is done; a run counts whole until it is done, as in the store."""
+        self.done += 1
+        run = item // RUN
+        self.in_runs[run] -= 1
+        if self.in_runs[run]:
+            return
+        self.held -= 1
+        left = self.claim.left_items - min(RUN, len(self.costs) - run * RUN)
+        self.claim = replace(self.claim, left_items=left, left_cost=int(left * self.expected))
+        if self.done == len(self.costs):
+            self.ended_us = now_us
 
 
 @dataclass(slots=True)
@@ -110,6 +115,7 @@ class World:
     """Is told of each item: its batch, its cost, when it started and when it ended."""
     choose: Callable[[Sequence[Claim]], BatchId] | None = None
     """Chooses in place of the policy's turns."""
+    starts: int = 0
 
     def play(self, until: Callable[[], bool] = lambda: False) -> None:
         """Let time pass until the world ends, or `until` says so."""
@@ -146,7 +152,7 @@ class World:
         return bool(gone)
 
     def _look(self, present: dict[BatchId, Job], now_us: int) -> None:
-        outlooks = self.policy.outlook([job.current() for job in present.values()], now_us)
+        outlooks = self.policy.outlook([job.claim for job in present.values()], now_us)
         for batch_id, outlook in outlooks.items():
             job = present[batch_id]
             if job.told is None and job.done * 2 >= len(job.costs):
@@ -156,7 +162,7 @@ class World:
         for endpoint in self.endpoints:
             for _ in range(endpoint.free(step)):
                 self._lease(present, now_us, endpoint.seats)
-                claims = [job.current() for job in present.values() if job.queue]
+                claims = [job.claim for job in present.values() if job.queue]
                 if not claims:
                     return
                 chosen = self.choose(claims) if self.choose else self.policy.turn(claims, now_us)
@@ -166,23 +172,28 @@ class World:
                 item = job.queue.popleft()
                 self.policy.started(job.claim, job.expected)
                 ends = endpoint.clock + job.costs[item]
-                heappush(endpoint.running, (ends, id(job) + item, job, item, now_us, endpoint.clock))
+                self.starts += 1
+                heappush(endpoint.running, (ends, self.starts, job, item, now_us, endpoint.clock))
 
     def _lease(self, present: dict[BatchId, Job], now_us: int, window: int) -> None:
         """Keep as many items in hand of each batch as may start at once, as far as there is room."""
         while True:
-            wanting = [job for job in present.values() if job.leased < len(job.costs) and len(job.queue) < window]
             held = {job.claim.batch_id: job.held for job in present.values()}
-            if not wanting or sum(held.values()) >= MOST_HELD:
+            room = MOST_HELD - sum(held.values())
+            # as much room again is kept for batches of which nothing is in hand, and for small ones
+            wanting = [
+                job
+                for job in present.values()
+                if job.leased < len(job.costs)
+                and len(job.queue) < window
+                and (room > 0 or (room > -MOST_HELD and (not job.held or job.claim.size <= SMALL)))
+            ]
+            if not wanting:
                 return
-            chosen = self.policy.lease([job.current() for job in wanting], held, now_us)
+            chosen = self.policy.lease([job.claim for job in wanting], held, now_us)
             if chosen is None:
                 return
-            job = present[chosen]
-            count = min(RUN, len(job.costs) - job.leased)
-            job.queue.extend(range(job.leased, job.leased + count))
-            job.in_runs.append(count)
-            job.leased += count
+            present[chosen].lease()
 
     def _advance(self, present: dict[BatchId, Job], step: int, now_us: int, end_us: int) -> int:
         """Go on to the next end of an item, or to `end_us`."""
@@ -207,10 +218,8 @@ class World:
         self.policy.settled(batch_id, job.claim.workspace_id, job.expected, cost, took_us=now_us - started_us)
         if batch_id not in present:
             return
-        job.done += 1
-        job.in_runs[item // RUN] -= 1
-        if job.done == len(job.costs):
-            job.ended_us = now_us
+        job.end(item, now_us)
+        if job.ended_us is not None:
             del present[batch_id]
             self.policy.forget(batch_id)
 
@@ -219,9 +228,7 @@ class World:
         for _, _, job, item, _, began in endpoint.running:
             wasted = endpoint.clock - began
             self.policy.served(wasted, now_us)
-            self.policy.settled(
-                job.claim.batch_id, job.claim.workspace_id, job.expected, wasted, is_done=False
-            )
+            self.policy.settled(job.claim.batch_id, job.claim.workspace_id, job.expected, wasted, is_done=False)
             if job.claim.expires_us > now_us:
                 job.queue.append(item)
         endpoint.running.clear()
@@ -300,7 +307,7 @@ def _jobs(draw: random.Random, start_us: int, cost: float, speed: float) -> list
     parts = [draw.lognormvariate(0, 1.5) for _ in range(count)]
     jobs = []
     for number, part in enumerate(parts):
-        mean = speed * draw.uniform(20, 300)
+        mean = speed * draw.uniform(60, 600)
         items = max(1, min(2000, round(cost * part / sum(parts) / mean)))
         bias, sigma = draw.choice((0.6, 1.0, 1.0, 1.6)), draw.choice((0.0, 0.3, 0.6))
         created_us = start_us + int(draw.choice((0.1, 8.0)) * draw.random() * HOUR)
@@ -309,7 +316,7 @@ def _jobs(draw: random.Random, start_us: int, cost: float, speed: float) -> list
             job_of(
                 number,
                 tenant=draw.randrange(tenants),
-                costs=[min(mean * 4, mean * draw.lognormvariate(-sigma * sigma / 2, sigma)) for _ in range(items)],
+                costs=[min(mean * 2.5, mean * draw.lognormvariate(-sigma * sigma / 2, sigma)) for _ in range(items)],
                 expected=mean * bias,
                 created_us=created_us,
                 window_us=int(window_h * HOUR),
@@ -367,9 +374,21 @@ class Verdict:
     told: int
 
 
-def judge(seed: int) -> Verdict:
+class FairAlone(Policy):
+    """What it would be without deadlines, to compare with."""
+
+    def outlook(self, claims: Sequence[Claim], now_us: int) -> Mapping[BatchId, Outlook]:
+        """Look, and heed nothing of it."""
+        outlooks = super().outlook(claims, now_us)
+        self._look = Look(batches=outlooks)
+        return outlooks
+
+
+def judge(seed: int, *, is_plain: bool = False) -> Verdict:
     """Play a world and compare it with what could be done."""
     world = world_of(seed)
+    if is_plain:
+        world.policy = FairAlone()
     could = feasible(world)
     world.play()
     ended = {job.claim.batch_id for job in world.jobs if job.ended_us is not None}
@@ -385,7 +404,204 @@ def judge(seed: int) -> Verdict:
     )
 
 
-def judge_all(seeds: Iterable[int]) -> list[Verdict]:
+def judge_all(seeds: Iterable[int], *, is_plain: bool = False) -> list[Verdict]:
     """Play many worlds, on all cores."""
     with ProcessPoolExecutor(os.cpu_count()) as processes:
-        return list(processes.map(judge, seeds, chunksize=8))
+        return list(processes.map(partial(judge, is_plain=is_plain), seeds, chunksize=8))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """Something that runs a model: seats, cost tokens a second and seat, and what an item costs on average."""
+
+    seats: int
+    speed: float
+    mean: float
+
+
+BOXES = (
+    Box(seats=4, speed=25.0, mean=300.0),
+    Box(seats=32, speed=50.0, mean=1500.0),
+    Box(seats=256, speed=40.0, mean=1500.0),
+)
+
+
+def shares(box: Box, submitted: Sequence[int], *, is_ours: bool = True) -> list[float]:
+    """Return Jain's index of what three tenants were given, for each of ten minutes in which all of them wait.
+
+    `submitted` says how many batches each hands in, all of one size; the alternative to the policy takes turns
+    between batches.
+    """
+    draw = random.Random(1)  # noqa: S311 - a world, not a secret
+    minutes, items = 10, int(1.2 * 10 * 60 * box.seats * box.speed / box.mean)
+    given: list[dict[str, float]] = [defaultdict(float) for _ in range(minutes + 60)]
+    jobs = [
+        job_of(
+            number,
+            tenant=tenant,
+            costs=[box.mean * draw.lognormvariate(-0.18, 0.6) for _ in range(items)],
+            expected=box.mean,
+            created_us=MONDAY_US,
+        )
+        for number, tenant in enumerate(tenant for tenant, count in enumerate(submitted) for _ in range(count))
+    ]
+    world = World(
+        endpoints=[Endpoint(seats=box.seats, speed=box.speed, shares=[1.0] * minutes * 60)],
+        jobs=jobs,
+        steps=minutes * 60,
+        step_us=SECOND,
+        choose=None if is_ours else _in_turn(),
+        settled=lambda job, cost, start_us, end_us: _spread(given, job.claim.workspace_id, cost, start_us, end_us),
+    )
+    world.play()
+    now_us = MONDAY_US + minutes * MINUTE
+    for endpoint in world.endpoints:
+        for _, _, job, _, start_us, began in endpoint.running:
+            _spread(given, job.claim.workspace_id, endpoint.clock - began, start_us, now_us)
+    return [jain([minute[f"tenant{tenant}"] for tenant in range(3)]) for minute in given[:minutes]]
+
+
+def jain(given: Sequence[float]) -> float:
+    """Return Jain's index: 1 if all were given the same, 1/n if one was given everything."""
+    squares = sum(value * value for value in given)
+    return sum(given) ** 2 / (len(given) * squares) if squares else 1.0
+
+
+def small_beside_large(*, others: int, is_same_tenant: bool, items: int = 50, seed: int = 0) -> float:
+    """Return how much longer a small batch takes beside large ones (of 100,000 items) than it takes alone."""
+    alone, beside = (_small(count, is_same_tenant=is_same_tenant, items=items, seed=seed) for count in (0, others))
+    return beside / alone
+
+
+def _small(others: int, *, is_same_tenant: bool, items: int, seed: int) -> float:
+    draw = random.Random(seed)  # noqa: S311 - a world, not a secret
+    costs = [1500 * draw.lognormvariate(-0.18, 0.6) for _ in range(items)]
+    small_us = MONDAY_US + 5 * MINUTE
+    small = job_of(0, tenant=0, costs=costs, expected=1500, created_us=small_us)
+    large = [
+        job_of(
+            number + 1,
+            tenant=0 if is_same_tenant else number + 1,
+            costs=[1500 * draw.lognormvariate(-0.18, 0.6) for _ in range(1000)] * 100,
+            expected=1500,
+            created_us=MONDAY_US,
+        )
+        for number in range(others)
+    ]
+    world = World(
+        endpoints=[Endpoint(seats=32, speed=50.0, shares=[1.0] * 3600)],
+        jobs=[small, *large],
+        steps=3600,
+        step_us=SECOND,
+    )
+    world.play(until=lambda: small.ended_us is not None)
+    assert small.ended_us is not None, "the small batch did not end within an hour"
+    return (small.ended_us - small_us) / SECOND
+
+
+def _in_turn() -> Callable[[Sequence[Claim]], BatchId]:
+    """Take turns between batches, an item each."""
+    served: Counter[BatchId] = Counter()
+
+    def choose(claims: Sequence[Claim]) -> BatchId:
+        chosen = min(claims, key=lambda claim: (served[claim.batch_id], claim.batch_id)).batch_id
+        served[chosen] += 1
+        return chosen
+
+    return choose
+
+
+def _spread(given: list[dict[str, float]], tenant: str, cost: float, start_us: int, end_us: int) -> None:
+    """Book a cost to the minutes in which it was worked on."""
+    at_us = start_us
+    while at_us < end_us:
+        minute = (at_us - MONDAY_US) // MINUTE
+        until_us = min(end_us, MONDAY_US + (minute + 1) * MINUTE)
+        if minute < len(given):
+            given[minute][tenant] += cost * (until_us - at_us) / (end_us - start_us)
+        at_us = until_us
+
+
+def fairness_rows(worlds: int) -> list[Row]:
+    """Measure deadlines, shares and small batches."""
+    return [_deadlines(worlds), *_jain_rows(), _small_row()]
+
+
+def _deadlines(worlds: int) -> Row:
+    verdicts = judge_all(range(worlds))
+    failing = [verdict.seed for verdict in verdicts if verdict.missed]
+    if failing:
+        print(f"missed in worlds {failing}: see `python -m bench.fairness SEED`", file=sys.stderr)
+    could = sum(verdict.feasible for verdict in verdicts)
+    missed = sum(len(verdict.missed) for verdict in verdicts)
+    batches, told = sum(verdict.batches for verdict in verdicts), sum(verdict.told for verdict in verdicts)
+    plain = judge_all(range(worlds // 10), is_plain=True)
+    plain_could, plain_missed = sum(v.feasible for v in plain), sum(len(v.missed) for v in plain)
+    in_range = sum(verdict.in_range for verdict in verdicts) / told
+    return Row(
+        name=f"deadlines: feasible batches that end in time, {worlds:,} days with faults ({batches:,} batches)",
+        ours=f"{could - missed:,} of {could:,}",
+        against=f"{plain_could - plain_missed:,} of {plain_could:,} by fair shares alone ({worlds // 10:,} days)",
+        ratio=f"{in_range:.0%} end within the ETA told at half time",
+        target="100 %",
+        is_met=missed == 0,
+    )
+
+
+def _jain_rows() -> Iterable[Row]:
+    for submitted in ((1, 1, 1), (1, 1, 10)):
+        ours = [value for box in BOXES for value in shares(box, submitted)]
+        turns = [value for box in BOXES for value in shares(box, submitted, is_ours=False)]
+        yield Row(
+            name=f"three equal tenants, {':'.join(map(str, submitted))} batches: Jain's index of each minute, 3 boxes",
+            ours=spread(ours, digits=3),
+            against=f"{spread(turns, digits=3)} turns between batches",
+            ratio="",
+            target="≥ 0.95",
+            is_met=min(ours) >= 0.95,
+        )
+
+
+def _small_row() -> Row:
+    ratios = [
+        small_beside_large(others=1, is_same_tenant=is_same_tenant, seed=seed)
+        for seed in range(5)
+        for is_same_tenant in (True, False)
+    ]
+    among = [
+        small_beside_large(others=9, is_same_tenant=is_same, seed=seed)
+        for seed in range(3)
+        for is_same in (True, False)
+    ]
+    return Row(
+        name="a batch of 50 beside one of 100,000, its time over its time alone",
+        ours=spread(ratios, "x"),
+        against=f"{spread(among, 'x')} beside nine",
+        ratio="",
+        target="≤ 3x",
+        is_met=max(ratios) <= 3,
+    )
+
+
+def main(seed: int) -> None:
+    """Play one world and tell what became of its batches."""
+    world = world_of(seed)
+    could = feasible(world)
+    world.play()
+    for job in world.jobs:
+        claim = job.claim
+        hours = [
+            "-" if at_us is None else f"{(at_us - world.start_us) / HOUR:.1f}"
+            for at_us in (claim.created_us, claim.expires_us, job.ended_us)
+        ]
+        ended = "ended" if job.ended_us else f"{job.done} done"
+        verdict = "MISSED" if claim.batch_id in could and not job.ended_us else ""
+        print(
+            f"{claim.batch_id} {claim.workspace_id} {len(job.costs):5} items, {sum(job.costs):10.0f} cost tokens,"
+            f" h {hours[0]} to {hours[1]}, {ended} {hours[2]},"
+            f" {'feasible' if claim.batch_id in could else 'not feasible'} {verdict}"
+        )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -22,7 +22,7 @@ from standby.scheduler.forecast import Band, Forecast
 
 CALM, TIGHT = 0.7, 0.9
 """Pressure below which all share fairly, and above which nothing but the deadline counts."""
-LEAST_SHARE = 0.05
+LEAST_SHARE = 0.04
 """What those that are not urgent get in any case: nobody starves."""
 MOST_PRESSURE = 99.0
 SPREAD = 1.3

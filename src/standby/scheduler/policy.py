@@ -1,9 +1,9 @@
 """Whose turn is it? Fairness and deadlines, pure: claims in, a batch out. No clock, no I/O, no chance.
 
 Workspaces take turns (`turns.py`), within a workspace its small and its other batches, within each the batches; a turn
-is a quantum of cost tokens. A small batch may be a quantum in front of its turn, so that it ends in minutes beside any
-large one. As soon as a deadline is in danger (`outlook.py`), those that are urgent share the turns, except for a part
-that stays with all others. What the endpoints gave so far says how much they will give (`forecast.py`).
+is a quantum of cost tokens. A small batch is served some seconds in front of its turn, so that it ends in minutes
+beside any large one. As soon as a deadline is in danger (`outlook.py`), those that are urgent go first, except for a
+part that stays with all others. What the endpoints gave so far says how much they will give (`forecast.py`).
 
 Sources: DRR (Shreedhar and Varghese 1996), VTC (OSDI 2024: newcomers start at the least), DLPM (locality while the
 deficit lasts), EDF gated by laxity (Niyama 2025: in overload the hopeless are served last).
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from standby.records import SECOND, Backlog, BatchId, WorkspaceId
@@ -23,9 +23,12 @@ from standby.scheduler.turns import Turns
 
 QUANTUM = 32_768
 """The longest turn, in cost tokens."""
-LEAST_QUANTUM = 512
 TURN_S = 2.0
 """A turn takes no longer than this at the present rate, or shares would not be equal within a minute."""
+EXPRESS_S = 30.0
+"""A small batch is served so many seconds in front of its turn, at most a quantum."""
+EXPRESS_SHARE, EXPRESS_BURST_S = 0.03, 120.0
+"""While others are urgent, what small batches get at least: a part of the turns, and so many seconds at once."""
 SMALL = 64
 """Items; a batch of so many is small, and as many that wait keep the endpoints full."""
 RESERVE_S = 2 * 3600.0
@@ -99,16 +102,20 @@ class Policy:
         self._served_us: int | None = None
         self._now_us = 0
         self._owed = 0.0
+        self._express = 0.0
         self._is_spare = False
         self.supply = Supply()
         """What the endpoints gave."""
 
     @property
     def quantum(self) -> float:
-        """The length of a turn, in cost tokens: so many seconds of the present rate, within bounds."""
-        rate = self.supply.rate
-        paced = LEAST_QUANTUM * 8 if rate is None else max(LEAST_QUANTUM, rate * self._turn_s)
-        return min(self._most_quantum, paced)
+        """The length of a turn, in cost tokens: so many seconds of the present rate; where that is little, an item."""
+        return min(self._most_quantum, (self.supply.rate or 0.0) * self._turn_s)
+
+    @property
+    def credit(self) -> float:
+        """How much of a small batch is served in front of its turn, in cost tokens."""
+        return min(self._most_quantum, (self.supply.rate or 0.0) * EXPRESS_S)
 
     @property
     def push(self) -> float:
@@ -195,7 +202,7 @@ class Policy:
         forecast = self.supply.forecast(now_us, until_us) if claims else None
         self._look = look(map(self._need, claims), forecast, now_us, self._reserve_us)
         if not self._look.ranks:
-            self._owed = 0.0
+            self._owed, self._express = 0.0, self._most_express
         return {
             claim.batch_id: replace(self._look.batches[claim.batch_id], waits=self._waits(claim, now_us))
             for claim in claims
@@ -225,9 +232,10 @@ class Policy:
         ranks = self._look.ranks
         tenant = self._tenants.get(workspace_id)
         return (
-            max(0, held.get(batch_id, 0) - (ranks.get(batch_id) == 0)),
+            bool(held.get(batch_id)) and ranks.get(batch_id) != 0,
             ranks.get(batch_id, len(ranks)),
             taken[workspace_id, lane],
+            held.get(batch_id, 0),
             lane is not _SMALL,
             self._root.used(workspace_id),
             tenant.batches[lane].used(batch_id) if tenant else 0.0,
@@ -249,22 +257,23 @@ class Policy:
 
     def _choose(self, found: Mapping[BatchId, Claim]) -> BatchId:
         ranks = self._look.ranks
-        claims: Collection[Claim] = found.values()
-        if ranks:
-            first = [claim for claim in claims if ranks.get(claim.batch_id) == 0]
-            others = [claim for claim in claims if ranks.get(claim.batch_id) != 0]
-            if first and (self._owed <= 0 or not others):
-                return self._next(first)
-            self._is_spare = not first
-            if not first:
-                # what of rank 0 is left is in flight: the next rank goes on, before those that are not urgent
-                best = min(ranks.get(claim.batch_id, len(ranks)) for claim in others)
-                others = [claim for claim in others if ranks.get(claim.batch_id, len(ranks)) == best]
-            claims = others
-        return self._next(claims)
+        self._is_spare = False
+        if not ranks:
+            return self._next(found.values())
+        first = [claim for claim in found.values() if ranks.get(claim.batch_id) == 0]
+        others = [claim for claim in found.values() if ranks.get(claim.batch_id) != 0]
+        if not first:
+            # what of rank 0 is left is in flight: the next rank goes on, before those that are not urgent
+            self._is_spare = True
+            best = min(ranks.get(claim.batch_id, len(ranks)) for claim in others)
+            return self._next([claim for claim in others if ranks.get(claim.batch_id, len(ranks)) == best])
+        small = [claim for claim in others if claim.size <= self._small_size]
+        if small and self._express > 0:
+            return self._next(small)
+        return self._next(others if others and self._owed > 0 else first)
 
     def _next(self, claims: Iterable[Claim]) -> BatchId:
-        quantum = self.quantum
+        quantum, credit = self.quantum, self.credit
         workspaces: dict[WorkspaceId, dict[str, list[BatchId]]] = {}
         ahead = set()
         for claim in claims:
@@ -278,20 +287,27 @@ class Policy:
                 lanes[seen.lane] = [claim.batch_id]
                 if seen.lane is _SMALL:
                     ahead.add(claim.workspace_id)
-        workspace_id = WorkspaceId(self._root.pick(workspaces, quantum, ahead))
+        workspace_id = WorkspaceId(self._root.pick(workspaces, quantum, ahead, credit))
         lanes, tenant = workspaces[workspace_id], self._tenants[workspace_id]
-        lane = tenant.lanes.pick(lanes, quantum, (_SMALL,) if _SMALL in lanes else ())
+        lane = tenant.lanes.pick(lanes, quantum, (_SMALL,) if _SMALL in lanes else (), credit)
         return BatchId(tenant.batches[lane].pick(lanes[lane], quantum))
 
     def _owe(self, batch_id: BatchId, cost: float) -> None:
         """Keep the part of the turns that stays with those that are not urgent, without letting it pile up."""
         ranks, others = self._look.ranks, self._look.others
-        if not ranks:
+        if not ranks or self._is_spare:
             return
         if ranks.get(batch_id) == 0:
             self._owed = min(self._owed + cost * others / (1 - others), self.quantum)
-        elif not self._is_spare:
+            self._express = min(self._express + cost * EXPRESS_SHARE, self._most_express)
+        elif batch_id in self._small:
+            self._express -= cost
+        else:
             self._owed -= cost
+
+    @property
+    def _most_express(self) -> float:
+        return (self.supply.rate or 0.0) * EXPRESS_BURST_S
 
     def _know(self, claim: Claim) -> _Seen:
         seen = self._seen.get(claim.batch_id)

@@ -27,14 +27,16 @@ class Turns:
         self._current = ""
         self._until = 0.0
 
-    def pick(self, members: Collection[str], quantum: float, ahead: Collection[str] = NOBODY) -> str:
-        """Say whose turn it is among `members`, at least one; those in `ahead` may be a quantum in front of it."""
+    def pick(
+        self, members: Collection[str], quantum: float, ahead: Collection[str] = NOBODY, credit: float = 0.0
+    ) -> str:
+        """Say whose turn it is among `members`, at least one; those in `ahead` are served up to a credit early."""
         current, used = self._current, self._used
         if current in members and used.get(current, 0.0) < self._until:
-            limit = self.floor + quantum
+            limit = self.floor + credit
             if not ahead or current in ahead or all(used.get(member, self.floor) >= limit for member in ahead):
                 return current
-        return self._next(members, quantum, ahead)
+        return self._next(members, quantum, ahead, credit)
 
     def stays(self, member: str) -> bool:
         """Whether it is this member's turn, and the turn is not over."""
@@ -65,7 +67,7 @@ class Turns:
         """Count the accounts that are open."""
         return len(self._used)
 
-    def _next(self, members: Collection[str], quantum: float, ahead: Collection[str]) -> str:
+    def _next(self, members: Collection[str], quantum: float, ahead: Collection[str], credit: float) -> str:
         used, owed = self._used, self.floor - quantum
         ranks = []
         for member in members:
@@ -74,7 +76,7 @@ class Turns:
                 given = used[member] = max(self.floor, self._away.pop(member, 0.0))
             elif given < owed:
                 given = used[member] = owed
-            ranks.append((given - quantum if member in ahead else given, member))
+            ranks.append((given - credit if member in ahead else given, member))
         best = min(ranks)[1]
         self.floor = max(self.floor, min(map(used.__getitem__, members)))
         self._current, self._until = best, used[best] + quantum
