@@ -24,11 +24,12 @@ from bench.measure import percentile
 from bench.rows import Row
 from bench.traffic import Jobs, Live, live_request
 from bench.virtual import VirtualLoop, run_virtually
-from standby.config import SimulatorSettings
+from standby.config import LogSettings, SimulatorSettings
 from standby.engines.base import Context
 from standby.engines.simulated.profiles import profile_of
 from standby.engines.simulated.tokens import PROMPT, TURN
 from standby.errors import EngineError
+from standby.logs import set_up_logs
 from standby.records import Rules
 from standby.wire.messages import ContentBlockDelta, MessageParams, decode_params
 
@@ -268,6 +269,7 @@ def measure(settings: Iterable[Setting], *, seed: int, sides: Sequence[str] = SI
 
 
 def _measured(setting: Setting, side: str, seed: int) -> Figures:
+    set_up_logs(LogSettings(level="error"))
     began = time.process_time()
     result = figures(play(setting, side, seed))
     print(f"{said(setting.name, side, result)} ({time.process_time() - began:.0f} s)", file=sys.stderr, flush=True)

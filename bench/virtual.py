@@ -11,6 +11,9 @@ import contextvars
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+from unittest import mock
+
+import obstore
 
 T = TypeVar("T")
 START_US = 1_800_000_000_000_000
@@ -68,11 +71,23 @@ class _Jumping(selectors.SelectSelector):
         return ready
 
 
+async def _read(store: Any, path: str, *, start: int, end: int) -> Any:
+    return obstore.get_range(store, path, start=start, end=end)
+
+
+async def _head(store: Any, path: str) -> Any:
+    return obstore.head(store, path)
+
+
 def run_virtually(work: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end on a virtual loop of its own."""
+    """Run a coroutine to its end on a virtual loop of its own.
+
+    obstore has threads of its own, for which time would not stand still: it reads at once, too.
+    """
     loop = VirtualLoop()
-    try:
-        return loop.run_until_complete(work(loop))
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+    with mock.patch.multiple(obstore, get_range_async=_read, head_async=_head):
+        try:
+            return loop.run_until_complete(work(loop))
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
