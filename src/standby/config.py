@@ -232,8 +232,48 @@ class BatchSettings:
 class WorkerSettings:
     """How batch work is dispatched."""
 
+    admission: str = field(
+        default="adaptive",
+        metadata={
+            "doc": "How many batch items are in flight: `adaptive` (what live traffic leaves, by the gap of tokens) "
+            "or `fixed` (always `window`).",
+            "one_of": ("adaptive", "fixed"),
+        },
+    )
+    inter_token_ms: float = field(
+        default=0.0,
+        metadata={"doc": "Time between tokens up to which batches may slow an engine; 0 learns it.", "min": 0},
+    )
+    inter_token_factor: float = field(
+        default=1.5,
+        metadata={
+            "doc": "Without it: how much batches may slow tokens beside busy live traffic, times a request alone.",
+            "min": 1,
+            "max": 10,
+        },
+    )
+    idle_share: float = field(
+        default=0.85,
+        metadata={
+            "doc": "Without it: share of an engine's tokens a second that batches get while live traffic is low.",
+            "min": 0,
+            "max": 1,
+        },
+    )
+    floor: int = field(
+        default=1, metadata={"doc": "Batch items in flight an endpoint at least, if there is a slot.", "min": 0}
+    )
+    waste_share: float = field(
+        default=0.05,
+        metadata={"doc": "Share of batch tokens that may be lost by items that give way.", "min": 0, "max": 1},
+    )
+    deadline_floor: float = field(
+        default=0.25,
+        metadata={"doc": "Share of an endpoint that batches keep when they would miss their end.", "min": 0, "max": 1},
+    )
     window: int = field(
-        default=0, metadata={"doc": "Batch items in flight an endpoint; 0 takes its slots less `live_slots`.", "min": 0}
+        default=0,
+        metadata={"doc": "Most batch items in flight an endpoint; 0 takes its slots less `live_slots`.", "min": 0},
     )
     live_slots: int = field(default=1, metadata={"doc": "Slots that batches never use.", "min": 0})
     lease_s: float = field(default=30.0, metadata={"doc": "How long a lease lasts without a heartbeat.", "min": 0.05})

@@ -39,7 +39,8 @@ from standby.folder import locked, made
 from standby.logs import set_up_logs
 from standby.pricing.book import PriceBook, open_book
 from standby.records import Clock
-from standby.scheduler.admission import FixedWindow
+from standby.scheduler.control import TICK_S, AdmissionMeters, Control
+from standby.scheduler.explain import Explain
 from standby.scheduler.inspection import inspect
 from standby.scheduler.intake import Intake
 from standby.scheduler.meters import Meters
@@ -135,6 +136,9 @@ async def _serve_on(
     registry = CollectorRegistry()
     meters = Meters(registry)
     engine = build_engine(settings, meters=EndpointMeters(registry), stage=stage)
+    control = Control(engine, settings.worker, clock=clock, meters=AdmissionMeters(registry))
+    if isinstance(engine, Pool):
+        engine.most_batch = control.allowed
     prices = await _prices(settings)
     sweeper = Sweeper(store=store, blobs=blobs, settings=settings.batch, clock=clock, meters=meters)
     await store.release_runs(holder=None)
@@ -150,6 +154,7 @@ async def _serve_on(
             clock=clock,
             meters=meters,
             prices=prices,
+            control=control,
         )
         till = Till(store=store, prices=prices, clock=clock)
         if stage is not None:
@@ -172,11 +177,12 @@ async def _serve_on(
             metrics=Metrics(registry),
             prices=prices,
             till=till,
+            explain=Explain(worker),
             state=lambda: phase[0],
             stage=stage,
         )
         web = _Web(_web_config(build_app(deps), settings))
-        async with _loops(worker, sweeper, till, settings) as stop_loops:
+        async with _loops(worker, sweeper, till, control, settings) as stop_loops:
             serving = asyncio.create_task(web.serve(sockets=[listener]))
             for line in welcome(settings, listener):
                 say(line)
@@ -230,17 +236,17 @@ def _print(line: str) -> None:
 def build_engine(settings: Settings, *, meters: EndpointMeters | None = None, stage: Stage | None = None) -> Engine:
     """Choose the engine that the settings name, or a pool of all endpoints; heavy ones are loaded only then.
 
-    The simulator alone stands without a pool: scripted failures reach the client as they are.
+    The simulator alone stands without a pool, unless it behaves like an engine: scripted failures reach the client as
+    they are.
     """
-    if settings.engine.kind == "simulated" and not settings.endpoints:
+    is_claude = settings.engine.kind == "simulated" and settings.simulator.profile == "claude"
+    if is_claude and not settings.endpoints:
         return _one_engine("simulated", settings.engine, settings, stage)
     named = settings.endpoints or (("engine", settings.engine),)
-    window = FixedWindow(window=settings.worker.window, live_slots=settings.worker.live_slots)
     return Pool(
         [(name, _one_engine(name, own, settings, stage)) for name, own in named],
         [own for _, own in named],
         clock=now_us if stage is None else stage.clock,
-        most_batch=window.allowed,
         meters=meters,
     )
 
@@ -379,7 +385,7 @@ class _Web(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def _loops(
-    worker: Worker, sweeper: Sweeper, till: Till, settings: Settings
+    worker: Worker, sweeper: Sweeper, till: Till, control: Control, settings: Settings
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Run the loops; the yielded function ends those that begin new work and leaves the committer running."""
     stop, stop_commits = asyncio.Event(), asyncio.Event()
@@ -394,6 +400,7 @@ async def _loops(
     ]
     lasting = [
         asyncio.create_task(run_loop("till", till.run_once, stop=stop_commits, wake=till.wake, idle_s=1.0)),
+        asyncio.create_task(run_loop("admission", control.run_once, stop=stop_commits, idle_s=TICK_S)),
         asyncio.create_task(run_loop("leases", worker.renew_once, stop=stop_commits, idle_s=beat_s)),
         asyncio.create_task(
             run_loop("committer", worker.committer.run_once, stop=stop_commits, wake=worker.committer.wake, idle_s=1.0)
@@ -410,6 +417,7 @@ async def _loops(
         await end()
         stop_commits.set()
         await asyncio.gather(*lasting)
+        await control.close()
         await till.run_once()
 
 

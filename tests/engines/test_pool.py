@@ -157,7 +157,7 @@ def pool_of(*clerks: Clerk, **settings: Any) -> Pool:
         [(clerk.name, clerk) for clerk in clerks],
         [EngineSettings(**settings) for _ in clerks],
         clock=settings.pop("clock", None) or Watch(),
-        most_batch=FixedWindow(window=0, live_slots=1).allowed,
+        most_batch=lambda _, load: FixedWindow(window=0, live_slots=1).allowed(load),
     )
 
 

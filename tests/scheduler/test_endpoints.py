@@ -82,7 +82,7 @@ async def sites(tmp_path: Path) -> AsyncIterator[tuple[House, Site, Site]]:
         [("one", one), ("two", two)],
         [SETTINGS, SETTINGS],
         clock=house.now_us,
-        most_batch=FixedWindow(window=0, live_slots=1).allowed,
+        most_batch=lambda _, load: FixedWindow(window=0, live_slots=1).allowed(load),
     )
     house.worker = house.new_worker()
     await house.open()

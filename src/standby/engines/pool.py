@@ -1,8 +1,9 @@
 """Several endpoints as one engine: each request goes where its model is served and there is most room.
 
 A model is looked for by its exact id at every endpoint, then by the aliases of each in the order of the settings.
-Among the endpoints that serve it and are up, the one with the least in flight a slot is taken. What cannot be
-reached or is overloaded before the first event is tried at the next one; after that nothing is said twice.
+Among the endpoints that serve it and are up, the one that is wished for (`Context.at`) is taken if it has room, else
+the one with the least in flight a slot. What cannot be reached or is overloaded before the first event is tried at the
+next one; after that nothing is said twice.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 from msgspec.structs import replace as changed
@@ -24,9 +25,10 @@ from standby.engines.base import (
     Engine,
     EngineProfile,
     Model,
+    Room,
     Signals,
 )
-from standby.engines.pool_endpoint import Endpoint
+from standby.engines.pool_endpoint import Endpoint, Route, Turn
 from standby.engines.pool_meters import EndpointMeters
 from standby.errors import EngineError, Failure, InvalidParams, unknown_model
 from standby.records import SECOND, Clock, Load
@@ -47,15 +49,7 @@ WEAKEST_FIRST = (
 log = structlog.get_logger("standby.engines")
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where a name leads: the id that is served, and who serves it."""
-
-    model_id: str
-    endpoints: tuple[Endpoint, ...]
-
-
-def all_slots(load: Load) -> int:
+def all_slots(name: str, load: Load) -> int:  # noqa: ARG001 - every endpoint the same
     """Let batch items take every slot."""
     return load.slots
 
@@ -63,8 +57,8 @@ def all_slots(load: Load) -> int:
 class Pool:
     """An engine made of endpoints.
 
-    `most_batch` says how many batch items may be in flight at an endpoint with this load (the scheduler's
-    admission), so that a batch for one model fills no other endpoint's queue.
+    `most_batch` says how many batch items may be in flight at the endpoint of this name with this load (the
+    scheduler's admission), so that a batch for one model fills no other endpoint's queue.
     """
 
     def __init__(
@@ -73,17 +67,17 @@ class Pool:
         settings: Sequence[EngineSettings],
         *,
         clock: Clock,
-        most_batch: Callable[[Load], int] = all_slots,
+        most_batch: Callable[[str, Load], int] = all_slots,
         meters: EndpointMeters | None = None,
     ) -> None:
         """Take endpoints by name, in the order of the settings, and the settings of each."""
+        self._routes: dict[str, Route] = {}
         self.endpoints = tuple(
-            Endpoint(name, engine, own, clock=clock, meters=meters)
+            Endpoint(name, engine, own, clock=clock, routes=self._routes, meters=meters)
             for (name, engine), own in zip(endpoints, settings, strict=True)
         )
+        self.most_batch = most_batch
         self._clock = clock
-        self._most_batch = most_batch
-        self._routes: dict[str, Route] = {}
         self._waiting: Counter[str] = Counter()
         self._freed: set[asyncio.Future[None]] = set()
 
@@ -116,6 +110,10 @@ class Pool:
             if error is not None:
                 raise error
 
+    def rooms(self) -> Sequence[Room]:
+        """Return its endpoints, in the order of the settings."""
+        return self.endpoints
+
     def ready(self) -> bool:
         """Whether any endpoint is ready."""
         self._notice()
@@ -132,16 +130,17 @@ class Pool:
         """Answer one request at the best endpoint, or at the next if that one cannot."""
         route = await self._route(params.model)
         params = changed(params, model=route.model_id)
-        seeking = _Seeking(route, live=live, deadline_us=deadline_us)
+        seeking = _Seeking(route, live=live, deadline_us=deadline_us, at=context.at)
         while True:
             endpoint = await self._take(seeking)
             try:
                 with endpoint.turn(live=live, deadline_us=deadline_us) as turn:
+                    told = _told(context, endpoint, turn)
                     if turn.is_trial:
                         # its first event lets others in; they need not wait for the whole answer
-                        events = endpoint.engine.stream(params, deadline_us=deadline_us, live=live, context=context)
-                        return await _collected(events, turn.answered)
-                    return await endpoint.engine.generate(params, deadline_us=deadline_us, live=live, context=context)
+                        events = endpoint.engine.stream(params, deadline_us=deadline_us, live=live, context=told)
+                        return await _collected(events, turn.passes)
+                    return await endpoint.engine.generate(params, deadline_us=deadline_us, live=live, context=told)
             except EngineError as error:
                 seeking.failed(endpoint, error)
             finally:
@@ -158,17 +157,20 @@ class Pool:
         """Answer one request as events; another endpoint is tried only before the first."""
         route = await self._route(params.model)
         params = changed(params, model=route.model_id)
-        seeking = _Seeking(route, live=live, deadline_us=deadline_us)
+        seeking = _Seeking(route, live=live, deadline_us=deadline_us, at=context.at)
         while True:
             endpoint = await self._take(seeking)
             try:
                 with endpoint.turn(live=live, deadline_us=deadline_us) as turn:
-                    begun = endpoint.engine.stream(params, deadline_us=deadline_us, live=live, context=context)
+                    told = _told(context, endpoint, turn)
+                    begun = endpoint.engine.stream(params, deadline_us=deadline_us, live=live, context=told)
                     async with aclosing(begun) as events:  # type: ignore[type-var]
                         async for event in events:
                             seeking.has_begun = True
-                            turn.answered()
+                            turn.passes(event)
+                            given_us = self._clock()
                             yield event
+                            turn.held_up(given_us)
                     return
             except EngineError as error:
                 seeking.failed(endpoint, error)
@@ -294,7 +296,8 @@ class Pool:
             up = [one for one in seeking.route.endpoints if one not in seeking.tried and one.is_up()]
             if not up:
                 raise seeking.fault or self._nobody(seeking.route, live=seeking.live)
-            found = min(filter(self._takes(live=seeking.live), up), key=_fullness, default=None)
+            open_to_it = list(filter(self._takes(live=seeking.live), up))
+            found = min(open_to_it, key=lambda one: (one.name != seeking.at, _fullness(one)), default=None)
             if found is not None:
                 return found
             self._waiting[model_id] += 1
@@ -307,7 +310,7 @@ class Pool:
         return (lambda _: True) if live else self._takes_batch
 
     def _takes_batch(self, endpoint: Endpoint) -> bool:
-        return endpoint.is_up() and endpoint.in_flight.batch < self._most_batch(endpoint.load())
+        return endpoint.is_up() and endpoint.in_flight.batch < self.most_batch(endpoint.name, endpoint.load())
 
     def _nobody(self, route: Route, *, live: bool) -> EngineError:
         """Say that nobody can; a client is told when to come back, an item is started once there is room again."""
@@ -344,10 +347,11 @@ class Pool:
 class _Seeking:
     """One request on its way through the endpoints of its route."""
 
-    def __init__(self, route: Route, *, live: bool, deadline_us: int | None) -> None:
+    def __init__(self, route: Route, *, live: bool, deadline_us: int | None, at: str = "") -> None:
         self.route = route
         self.live = live
         self.deadline_us = deadline_us
+        self.at = at
         self.tried: list[Endpoint] = []
         self.fault: EngineError | None = None
         self.has_begun = False
@@ -360,11 +364,17 @@ class _Seeking:
         self.fault = error
 
 
-async def _collected(events: AsyncIterator[Event], begun: Callable[[], None]) -> Message:
+def _told(context: Context, endpoint: Endpoint, turn: Turn) -> Context:
+    """Let the endpoint watch the answer; a slot is one of the endpoint that was asked for."""
+    slot = context.slot if context.at in {"", endpoint.name} else None
+    return replace(context, watch=turn.watching(context.watch), slot=slot)
+
+
+async def _collected(events: AsyncIterator[Event], seen: Callable[[Event], None]) -> Message:
     whole = Accumulator()
     async with aclosing(events) as found:  # type: ignore[type-var]
         async for event in found:
-            begun()
+            seen(event)
             whole.add(event)
     return whole.message
 

@@ -1,31 +1,49 @@
-"""One endpoint of a pool: an engine, what it serves, what we have in flight there, and its breaker."""
+"""One endpoint of a pool: an engine, what it serves, what we have in flight there, how fast it answers, its breaker."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import structlog
 
 from standby.config import EngineSettings
-from standby.engines.base import Engine, Model
+from standby.engines.base import Engine, EngineProfile, Model, Signals, Watch
 from standby.engines.breaker import Breaker, BreakerState
+from standby.engines.gaps import Answering, Gaps
 from standby.engines.http import InFlight
 from standby.engines.pool_meters import AWAY, EndpointMeters
 from standby.errors import ApiError, EngineError, Failure
 from standby.records import SECOND, Clock, Load
+from standby.wire.messages import ContentBlockDelta, Event
 
 log = structlog.get_logger("standby.engines")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a name leads: the id that is served, and who serves it."""
+
+    model_id: str
+    endpoints: tuple[Endpoint, ...]
 
 
 class Endpoint:
     """Mutable, of one event loop."""
 
     def __init__(
-        self, name: str, engine: Engine, settings: EngineSettings, *, clock: Clock, meters: EndpointMeters | None = None
+        self,
+        name: str,
+        engine: Engine,
+        settings: EngineSettings,
+        *,
+        clock: Clock,
+        routes: Mapping[str, Route],
+        meters: EndpointMeters | None = None,
     ) -> None:
-        """Begin with nothing in flight."""
+        """Begin with nothing in flight; `routes` are those that the pool found so far, by the name asked for."""
         self.name = name
         self.engine = engine
         self.models: Sequence[Model] = ()
@@ -37,8 +55,11 @@ class Endpoint:
             most_failures=settings.breaker_failures, first_pause_us=int(settings.breaker_pause_s * SECOND)
         )
         self._clock = clock
+        self._routes = routes
         self._meters = meters
         self._was_ready = False
+        self._rejected = 0
+        self._gaps = {True: Gaps(), False: Gaps()}
         if meters is not None:
             meters.watch(
                 name,
@@ -46,7 +67,37 @@ class Endpoint:
                 live=lambda: self.in_flight.live,
                 batch=lambda: self.in_flight.batch,
                 slots=lambda: self.load().slots,
+                gap_s=lambda: self.gap_s(now_us=self._clock()),
             )
+
+    @property
+    def profile(self) -> EngineProfile:
+        """What its engine declares."""
+        return self.engine.profile
+
+    def takes(self, model: str) -> bool:
+        """Whether it serves this name, as far as is known; a name that was never asked for may be anywhere."""
+        route = self._routes.get(model)
+        return route is None or self in route.endpoints
+
+    def gap_s(self, *, now_us: int) -> float | None:
+        """Return the time between two tokens of an answer, as seen lately; None if nobody can say.
+
+        Live answers tell if there are any. Where the engine puts batch work off for live work, only they do.
+        """
+        live_s = self._gaps[True].gap_s(now_us)
+        if live_s is not None or self.profile.yields_to_live:
+            return live_s
+        return self._gaps[False].gap_s(now_us)
+
+    def take_rejected(self) -> int:
+        """Return how many attempts it refused as overloaded since this was last asked."""
+        rejected, self._rejected = self._rejected, 0
+        return rejected
+
+    async def signals(self) -> Signals | None:
+        """Read the engine's own metrics."""
+        return await self.engine.signals()
 
     def came_back(self) -> bool:
         """Whether it is ready and was not when this was last asked; it is then tried at once."""
@@ -100,6 +151,33 @@ class Turn:
         self._live = live
         self._deadline_us = deadline_us
         self._is_trial = False
+        self._answering = Answering(endpoint._gaps[live])  # noqa: SLF001 - its own class
+        self._others: Watch | None = None
+        self._is_told = False
+
+    def watching(self, others: Watch | None) -> Watch:
+        """Return who watches the answer here: the endpoint, and whoever else wants to."""
+        self._others = others
+        return self
+
+    def tokens(self, count: int) -> None:
+        """Hear of tokens from the engine."""
+        self._is_told = True
+        self._answering.tokens(count, self._endpoint._clock())  # noqa: SLF001
+        if self._others is not None:
+            self._others.tokens(count)
+
+    def passes(self, event: Event) -> None:
+        """See an event go by: of an engine that tells nothing, each piece of an answer is a token."""
+        self.answered()
+        if not self._is_told and isinstance(event, ContentBlockDelta):
+            self._answering.tokens(1, self._endpoint._clock())  # noqa: SLF001
+            if self._others is not None:
+                self._others.tokens(1)
+
+    def held_up(self, since_us: int) -> None:
+        """Whoever reads the answer comes back for more."""
+        self._answering.held_up(self._endpoint._clock() - since_us)  # noqa: SLF001
 
     @property
     def is_trial(self) -> bool:
@@ -125,6 +203,7 @@ class Turn:
         """Give the place back."""
         at = self._endpoint
         at.in_flight.add(-1, live=self._live)
+        self._answering.ended()
         if error is None or isinstance(error, ApiError):
             self.answered()
             at._note("ok" if error is None else "refused")  # noqa: SLF001
@@ -141,6 +220,7 @@ class Turn:
             self.answered()
         elif error.failure is Failure.OVERLOADED:
             # it answers, only not yet: no failure, but a trial that finds it so proves nothing either
+            at._rejected += 1  # noqa: SLF001
             at.breaker = at.breaker.left(is_trial=self._is_trial)
             if error.retry_after_s:
                 at.breaker = at.breaker.rested(now_us, int(error.retry_after_s * SECOND))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -36,6 +37,12 @@ class EndpointMeters:
         self._slots = Gauge(
             "standby_endpoint_slots", "Requests an endpoint works on at once.", ["endpoint"], registry=registry
         )
+        self._gap = Gauge(
+            "standby_endpoint_gap_seconds",
+            "Time between two tokens of an answer at an endpoint, lately, live answers first; NaN if none were seen.",
+            ["endpoint"],
+            registry=registry,
+        )
 
     def watch(
         self,
@@ -45,6 +52,7 @@ class EndpointMeters:
         live: Callable[[], int],
         batch: Callable[[], int],
         slots: Callable[[], int],
+        gap_s: Callable[[], float | None],
     ) -> None:
         """Read these numbers of an endpoint whenever the metrics are read."""
         for each in STATES:
@@ -52,7 +60,12 @@ class EndpointMeters:
         self._in_flight.labels(name, "live").set_function(lambda: float(live()))
         self._in_flight.labels(name, "batch").set_function(lambda: float(batch()))
         self._slots.labels(name).set_function(lambda: float(slots()))
+        self._gap.labels(name).set_function(lambda: _number(gap_s()))
 
 
 def _is_in(state: Callable[[], str], wanted: str) -> float:
     return float(state() == wanted)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -65,6 +65,7 @@ class Simulated:
             slots=settings.slots,
             cache=self._plays.cache,
             yields_to_live=self._plays.steps is not None and self._plays.steps.preempts,
+            kv_tokens=self._plays.kv_tokens,
         )
         self.fault: Fault | None = None
 
@@ -167,6 +168,8 @@ class Simulated:
             prompt_tokens=prompt.tokens,
             answer_tokens=answer.tokens,
             chain=chain_of(asked.params, self._plays.block) if self._plays.cache is not CacheProfile.NONE else (),
+            slot=asked.context.slot if self._plays.cache is CacheProfile.PER_SLOT else None,
+            watch=asked.context.watch,
         )
         await self._pace.enter(job)
         try:

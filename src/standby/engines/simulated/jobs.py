@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from standby.engines.base import Watch
 from standby.engines.simulated.chains import Chain
 from standby.errors import EngineError, Failure
 from standby.records import Load
@@ -24,6 +25,18 @@ class Job:
     """Tokens of the prompt that were not computed again; known once it has a seat."""
     started_us: int = 0
     """When it got its seat."""
+    slot: int | None = None
+    """The slot that it asks for, of an engine that keeps prompts by slot."""
+    watch: Watch | None = None
+    """Told of tokens as they come out."""
+    told: int = 0
+    """How many it was told of."""
+
+    def tell(self, tokens: int) -> None:
+        """Let the watch know that so many tokens are out by now."""
+        if self.watch is not None and tokens > self.told:
+            self.watch.tokens(tokens - self.told)
+            self.told = tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,8 @@ from standby.engines.simulated.slots import Slots
 from standby.errors import EngineError, Failure
 from standby.records import SECOND, Load
 
+WATCHED = 8
+"""Tokens that whoever watches an answer hears of at once."""
 RETRY_S = 1.0
 """When a client may come again that was refused a seat."""
 
@@ -48,12 +50,20 @@ class Lanes:
         else:
             await self._slots.take(live=job.live)
         job.started_us = self._clock()
-        found = self._prefixes.admit(job.chain, job.prompt_tokens) if self._prefixes is not None else None
+        found = self._prefixes.admit(job.chain, job.prompt_tokens, job.slot) if self._prefixes is not None else None
         if found is not None:
             self._places[job], job.cached = found
 
     async def reach(self, job: Job, tokens: int) -> None:
-        """Sleep until this many tokens are out; even no time lets others have their turn before the first."""
+        """Sleep until this many tokens are out, in one go unless somebody watches.
+
+        Even no time lets others have their turn before the first.
+        """
+        while job.watch is not None and self._token_us and tokens - job.told > WATCHED:
+            await self._reach(job, job.told + WATCHED)
+        await self._reach(job, tokens)
+
+    async def _reach(self, job: Job, tokens: int) -> None:
         due_us = job.started_us + int((job.prompt_tokens - job.cached) * self._read_us + tokens * self._token_us)
         if job.deadline_us is not None and due_us > job.deadline_us:
             await self._clock.sleep_until(job.deadline_us)
@@ -63,6 +73,7 @@ class Lanes:
         place = self._places.get(job)
         if self._prefixes is not None and place is not None and not place.is_read:
             self._prefixes.read(place)
+        job.tell(tokens)
 
     def leave(self, job: Job) -> None:
         """Give the seat to the next."""

@@ -44,8 +44,11 @@ class Prefixes(Protocol):
         """Whether a request of so many tokens, answer included, can run at all."""
         ...
 
-    def admit(self, chain: Chain, tokens: int) -> tuple[Place, int] | None:
-        """Make room for a prompt of so many tokens; return its place and how many were there, None if it is full."""
+    def admit(self, chain: Chain, tokens: int, slot: int | None = None) -> tuple[Place, int] | None:
+        """Make room for a prompt of so many tokens; return its place and how many were there, None if it is full.
+
+        `slot` is the one that it must have, where there are slots.
+        """
         ...
 
     def read(self, place: Place) -> None:
@@ -89,7 +92,7 @@ class Shared:
         """Whether a request of so many tokens, answer included, can run at all."""
         return tokens <= self._capacity
 
-    def admit(self, chain: Chain, tokens: int) -> tuple[Place, int] | None:
+    def admit(self, chain: Chain, tokens: int, slot: int | None = None) -> tuple[Place, int] | None:  # noqa: ARG002
         """Make room for a prompt; at least its last token is always computed again."""
         hit, cached = self._match(chain, tokens)
         revived = sum(self._idle.get(digest, 0) for digest, _ in chain[:hit])
@@ -187,21 +190,27 @@ class PerSlot:
         """Whether a request of so many tokens, answer included, fits a slot."""
         return tokens <= self._capacity
 
-    def admit(self, chain: Chain, tokens: int) -> tuple[Place, int] | None:
-        """Take the free slot that holds most of the prompt, or the one that was not used for longest."""
+    def admit(self, chain: Chain, tokens: int, slot: int | None = None) -> tuple[Place, int] | None:
+        """Take the slot asked for, or the free one that holds most of the prompt or was not used for longest."""
+        number = self._chosen(chain, tokens) if slot is None else slot % len(self._slots)
+        if number is None or self._slots[number].is_busy:
+            return None
+        taken = self._slots[number]
+        cached = min(_common(taken, chain), tokens - 1)
+        self._turns += 1
+        taken.is_busy, taken.used_at = True, self._turns
+        taken.held = {digest: upto for digest, upto in chain if upto <= cached}
+        self._tokens += tokens
+        return Place(chain=chain, slot=number, tokens=tokens), cached
+
+    def _chosen(self, chain: Chain, tokens: int) -> int | None:
         free = [(number, slot) for number, slot in enumerate(self._slots) if not slot.is_busy]
         if not free:
             return None
         number, slot = max(free, key=lambda one: (_common(one[1], chain), -one[0]))
         if _common(slot, chain) < SIMILAR * tokens:
             number, slot = min(free, key=lambda one: one[1].used_at)
-        cached = _common(slot, chain)
-        cached = min(cached, tokens - 1)
-        self._turns += 1
-        slot.is_busy, slot.used_at = True, self._turns
-        slot.held = {digest: upto for digest, upto in chain if upto <= cached}
-        self._tokens += tokens
-        return Place(chain=chain, slot=number, tokens=tokens), cached
+        return number
 
     def read(self, place: Place) -> None:
         """Keep the prompt."""

@@ -185,6 +185,8 @@ class Stepper:
         books = self._books
         for run in [run for run in books.waiting if run.arrived_us <= now_us]:
             found = self._found_place(run)
+            if found is None and run.job.slot is not None:
+                continue  # it waits for its slot, others need not
             if found is None:
                 return
             run.place, cached = found
@@ -199,7 +201,7 @@ class Stepper:
     def _found_place(self, run: _Run) -> tuple[Place, int] | None:
         while True:
             if len(self._books.running) < self._seats:
-                found = self._prefixes.admit(run.job.chain, run.job.prompt_tokens + max(run.out, 0))
+                found = self._prefixes.admit(run.job.chain, run.job.prompt_tokens + max(run.out, 0), run.job.slot)
                 if found is not None:
                     return found
             victim = max(self._books.running, key=lambda other: other.rank, default=None)
@@ -249,6 +251,7 @@ class Stepper:
                 return
             run.out += 1
             self._totals.output += 1
+            run.job.tell(run.out)
         if run.is_done:
             self._unseat(run)
         if run.out >= run.wanted:

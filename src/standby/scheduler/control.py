@@ -1,0 +1,222 @@
+"""The shell around admission: looks at every endpoint a few times a second and asks its controller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import structlog
+from prometheus_client import CollectorRegistry, Gauge
+
+from standby.config import WorkerSettings
+from standby.engines.base import Engine, EngineProfile, Room, Rooms, Signals
+from standby.records import SECOND, Clock, Load
+from standby.scheduler.admission import Adaptive, Aims, Controller, FixedWindow, Seen
+
+TICK_S = 0.25
+SIGNALS_US = SECOND // 2
+"""How often an engine's own metrics are read."""
+OLD_US = 2 * SECOND
+"""How long what they said counts."""
+ALONE = "engine"
+"""Name of the endpoint that an engine without endpoints is."""
+
+log = structlog.get_logger("standby.admission")
+
+
+class AdmissionMeters:
+    """What is told of admission (docs/reference/metrics.md)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register."""
+        self.allowed = Gauge(
+            "standby_admission_allowed",
+            "Batch items that may be in flight at an endpoint.",
+            ["endpoint"],
+            registry=registry,
+        )
+        self.target = Gauge(
+            "standby_admission_target_seconds",
+            "Time between two tokens of an answer that admission aims at; NaN if it is not known yet.",
+            ["endpoint"],
+            registry=registry,
+        )
+        self.yielded = Gauge(
+            "standby_admission_surplus",
+            "Batch items that should give way to live traffic now.",
+            ["endpoint"],
+            registry=registry,
+        )
+
+
+class Control:
+    """One for all endpoints of an engine. `run_once` is one look at them."""
+
+    def __init__(
+        self, engine: Engine, settings: WorkerSettings, *, clock: Clock, meters: AdmissionMeters | None = None
+    ) -> None:
+        """Take a controller for each endpoint; an engine without endpoints has the fixed one."""
+        self.push = 0.0
+        """How much deadlines press, 0 to 1; the worker's policy says it."""
+        self._rooms: Sequence[Room] = engine.rooms() if isinstance(engine, Rooms) else (_Whole(engine),)
+        self._clock = clock
+        self._meters = meters
+        is_adaptive = settings.admission == "adaptive" and isinstance(engine, Rooms)
+        make = _adaptive if is_adaptive else _fixed
+        self._controllers = {room.name: make(settings) for room in self._rooms}
+        self._by_name = {room.name: room for room in self._rooms}
+        self._signals = {room.name: _Reader(room, clock) for room in self._rooms}
+
+    async def run_once(self) -> float | None:
+        """Look at every endpoint; returns when to look again."""
+        for room in self._rooms:
+            self._look(room)
+        return TICK_S
+
+    async def close(self) -> None:
+        """Stop reading metrics."""
+        await asyncio.gather(*(reader.close() for reader in self._signals.values()))
+
+    def rooms(self) -> Sequence[Room]:
+        """Return the endpoints."""
+        return self._rooms
+
+    def controller(self, name: str) -> Controller:
+        """Return the controller of an endpoint."""
+        return self._controllers[name]
+
+    def allowed(self, name: str, load: Load) -> int:
+        """Return how many batch items may be in flight there."""
+        return self._controllers[name].allowed(load)
+
+    def surplus(self, name: str) -> int:
+        """Return how many of the newest batch items there should give way now."""
+        return self._controllers[name].surplus(self._by_name[name].load())
+
+    def takes_prompt(self, name: str, unread: int, prompt_tokens: int) -> bool:
+        """Whether a prompt may be sent there beside `unread` tokens of batch prompts without a first token."""
+        return self._controllers[name].takes_prompt(self._by_name[name].load(), unread, prompt_tokens)
+
+    def produced(self, name: str, tokens: int) -> None:
+        """Count tokens of batch answers there."""
+        self._controllers[name].produced(tokens)
+
+    def wasted(self, name: str, tokens: int) -> None:
+        """Count tokens of an answer there that had to give way."""
+        self._controllers[name].wasted(tokens)
+
+    def state(self) -> Mapping[str, Mapping[str, float | None]]:
+        """Return what each controller knows, by endpoint, for people."""
+        return {name: controller.state() for name, controller in self._controllers.items()}
+
+    def _look(self, room: Room) -> None:
+        controller, load, now_us = self._controllers[room.name], room.load(), self._clock()
+        controller.see(
+            Seen(
+                now_us=now_us,
+                load=load,
+                gap_s=room.gap_s(now_us=now_us),
+                signals=self._signals[room.name].latest(),
+                rejected=room.take_rejected(),
+                push=self.push,
+            )
+        )
+        if self._meters is not None:
+            target_s = controller.state().get("target_s")
+            self._meters.allowed.labels(room.name).set(controller.allowed(load))
+            self._meters.target.labels(room.name).set(float("nan") if target_s is None else target_s)
+            self._meters.yielded.labels(room.name).set(controller.surplus(load))
+
+
+class _Reader:
+    """Reads the metrics of one endpoint beside everything else: a slow one makes nobody wait."""
+
+    def __init__(self, room: Room, clock: Clock) -> None:
+        self._room = room
+        self._clock = clock
+        self._asked_us = 0
+        self._read_us = 0
+        self._told: Signals | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def latest(self) -> Signals | None:
+        """Return what was last read if it is not old, and read again if it is time to."""
+        now_us = self._clock()
+        if now_us - self._asked_us >= SIGNALS_US and (self._task is None or self._task.done()):
+            self._asked_us = now_us
+            self._task = asyncio.get_running_loop().create_task(self._read())
+        return self._told if now_us - self._read_us <= OLD_US else None
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _read(self) -> None:
+        try:
+            self._told = await self._room.signals() if self._room.is_ready() else None
+        except Exception as error:  # noqa: BLE001 - whatever it is, there are no metrics
+            log.warning("metrics cannot be read", endpoint=self._room.name, error=type(error).__name__)
+            self._told = None
+        self._read_us = self._clock()
+
+
+def _fixed(settings: WorkerSettings) -> Controller:
+    return FixedWindow(window=settings.window, live_slots=settings.live_slots)
+
+
+def _adaptive(settings: WorkerSettings) -> Controller:
+    return Adaptive(
+        Aims(
+            live_slots=settings.live_slots,
+            most=settings.window,
+            target_s=settings.inter_token_ms / 1000,
+            factor=settings.inter_token_factor,
+            share=settings.idle_share,
+            floor=settings.floor,
+            waste=settings.waste_share,
+            deadline_floor=settings.deadline_floor,
+        )
+    )
+
+
+class _Whole:
+    """An engine that is one endpoint, as a room."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def name(self) -> str:
+        """The name that `build_engine` gives to one endpoint."""
+        return ALONE
+
+    @property
+    def profile(self) -> EngineProfile:
+        """What it declares."""
+        return self._engine.profile
+
+    def is_ready(self) -> bool:
+        """Whether it is up."""
+        return self._engine.ready()
+
+    def takes(self, model: str) -> bool:  # noqa: ARG002 - there is no other
+        """It is the only one."""
+        return True
+
+    def load(self) -> Load:
+        """What it does."""
+        return self._engine.load()
+
+    def gap_s(self, *, now_us: int) -> float | None:  # noqa: ARG002 - nobody watches
+        """Nobody measures."""
+        return None
+
+    def take_rejected(self) -> int:
+        """Nobody counts."""
+        return 0
+
+    async def signals(self) -> Signals | None:
+        """Read its metrics."""
+        return await self._engine.signals()
