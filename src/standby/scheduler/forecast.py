@@ -27,6 +27,8 @@ FAST_S, SLOW_S, BEST_S = 15 * 60.0, 6 * 3600.0, 24 * 3600.0
 WEEKS = 8
 UNSURE = 0.25
 """What of the usual rate is relied on in an hour that was never seen."""
+SURPRISE = 3.0
+"""How much better than the best that was seen an hour never seen may be."""
 QUANTILE = 0.25
 FEW = 4
 """Samples of an hour below which a careful guess counts as one more sample."""
@@ -155,7 +157,7 @@ class Supply:
         ]
         careful = UNSURE * min(fast, slow)
         if not samples:
-            return careful, slow, max(slow, self._best)
+            return careful, slow, SURPRISE * max(slow, self._best)
         low = sorted([*samples, careful] if len(samples) < FEW else samples)
         samples.sort()
         return low[int(QUANTILE * len(low))], samples[len(samples) // 2], max(samples[-1], self._best)

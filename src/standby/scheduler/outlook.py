@@ -22,9 +22,13 @@ from standby.scheduler.forecast import Band, Forecast
 
 CALM, TIGHT = 0.7, 0.9
 """Pressure below which all share fairly, and above which nothing but the deadline counts."""
-LEAST_SHARE = 0.04
+OVERDUE = 1.0
+"""Pressure above which earlier deadlines go before later ones, whatever the likely supply."""
+LEAST_SHARE = 0.03
 """What those that are not urgent get in any case: nobody starves."""
 MOST_PRESSURE = 99.0
+EARLY = 0.85
+"""Others may leave, and endpoints get faster: so much of the likely time is the early end of an ETA."""
 SPREAD = 1.3
 """Standard errors on each side of an ETA: four of five batches end between its ends, if lengths are all that varies."""
 
@@ -113,11 +117,12 @@ def look(needs: Iterable[Need], forecast: Forecast | None, now_us: int, reserve_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Due:
-    """Pressures of a batch: as told, with the reserve for an outage, and by the likely supply."""
+    """Pressures of a batch by the supply to rely on and by the likely one, each as it is and with the reserve."""
 
     told: float
     felt: float
     likely: float
+    hoped: float
     is_hopeless: bool
 
 
@@ -131,6 +136,7 @@ def _pressures(ordered: Sequence[Need], forecast: Forecast, now_us: int, reserve
             told=_over(work, forecast.low.supply(need.expires_us)),
             felt=_over(work, forecast.low.supply(need.expires_us - reserve_us)),
             likely=_over(work, forecast.mid.supply(need.expires_us)),
+            hoped=_over(work, forecast.mid.supply(need.expires_us - reserve_us)),
             is_hopeless=is_hopeless,
         )
         if not is_hopeless:
@@ -157,16 +163,19 @@ def _tense(ordered: Sequence[Need], due: Mapping[BatchId, _Due], low: Band, rese
 
 
 def _ranks(ordered: Sequence[Need], due: Mapping[BatchId, _Due], tense: Sequence[Need]) -> dict[BatchId, int]:
-    """Rank all that is due no later than one of the tense: before it comes its order does not matter to that one."""
+    """Rank all that is due no later than one of the tense: before it comes, its order does not matter to that one.
+
+    All of these go before what is due later. Among them one rank goes before the next only where the likely supply
+    leaves nothing to give away, or the careful guess is far exceeded; it must not make equals wait for each other.
+    """
     ranks: dict[BatchId, int] = {}
-    ends = {need.batch_id for need in tense}
+    last = ordered.index(tense[-1]) if tense else -1
     rank = 0
-    for need in ordered:
-        if rank == len(tense):
-            break
-        if not due[need.batch_id].is_hopeless:
-            ranks[need.batch_id] = rank
-        rank += need.batch_id in ends
+    for need in ordered[: last + 1]:
+        if due[need.batch_id].is_hopeless:
+            continue
+        ranks[need.batch_id] = rank
+        rank += due[need.batch_id].hoped >= TIGHT or due[need.batch_id].felt >= OVERDUE
     return ranks
 
 
@@ -222,14 +231,14 @@ def _work(ordered: Sequence[Need], ranks: Mapping[BatchId, int]) -> dict[BatchId
 
 def _eta(need: Need, work: float, forecast: Forecast, now_us: int) -> tuple[int, int, int]:
     error = SPREAD * need.spread * need.cost
-    moments = (
-        forecast.high.when(max(work - error, 0.0)),
-        forecast.mid.when(work),
-        forecast.low.when(work + error),
-    )
     last_us = max(need.expires_us, now_us)
-    early, likely, late = (last_us if at_us is None else min(at_us, last_us) for at_us in moments)
-    return min(early, likely), likely, max(likely, late)
+
+    def ends(band: Band, amount: float) -> int:
+        at_us = band.when(max(0.0, amount))
+        return last_us if at_us is None else min(at_us, last_us)
+
+    early, likely, late = ends(forecast.mid, work - error), ends(forecast.mid, work), ends(forecast.low, work + error)
+    return now_us + int((early - now_us) * EARLY), likely, max(likely, late)
 
 
 def _over(work: float, supply: float) -> float:

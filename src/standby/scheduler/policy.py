@@ -15,8 +15,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
-from standby.records import SECOND, Backlog, BatchId, WorkspaceId
+from standby.records import SECOND, BatchId, WorkspaceId
 from standby.scheduler.forecast import Supply
 from standby.scheduler.outlook import Look, Need, Outlook, Waits, look
 from standby.scheduler.turns import Turns
@@ -27,7 +28,7 @@ TURN_S = 2.0
 """A turn takes no longer than this at the present rate, or shares would not be equal within a minute."""
 EXPRESS_S = 30.0
 """A small batch is served so many seconds in front of its turn, at most a quantum."""
-EXPRESS_SHARE, EXPRESS_BURST_S = 0.03, 120.0
+EXPRESS_SHARE, EXPRESS_BURST_S = 0.02, 120.0
 """While others are urgent, what small batches get at least: a part of the turns, and so many seconds at once."""
 SMALL = 64
 """Items; a batch of so many is small, and as many that wait keep the endpoints full."""
@@ -56,6 +57,15 @@ class Claim:
     left_items: int
     left_cost: int
     """Cost tokens, as the plan expects them."""
+
+
+class _Purse(Enum):
+    """From what an item is paid while others are urgent."""
+
+    NONE = 0
+    FIRST = 1
+    OTHERS = 2
+    EXPRESS = 3
 
 
 @dataclass(slots=True)
@@ -103,7 +113,7 @@ class Policy:
         self._now_us = 0
         self._owed = 0.0
         self._express = 0.0
-        self._is_spare = False
+        self._purse = _Purse.NONE
         self.supply = Supply()
         """What the endpoints gave."""
 
@@ -148,7 +158,7 @@ class Policy:
         tenant.lanes.charge(seen.lane, cost)
         tenant.batches[seen.lane].charge(claim.batch_id, cost)
         seen.started_us = self._now_us
-        self._owe(claim.batch_id, cost)
+        self._pay(self._purse, cost)
 
     def settled(
         self,
@@ -162,7 +172,8 @@ class Policy:
     ) -> None:
         """Correct the charge of an attempt; `took_us` is its duration, `is_done` says that its item has its result."""
         self._root.correct(workspace_id, actual - estimated)
-        self._owe(batch_id, actual - estimated)
+        if self._look.ranks.get(batch_id) == 0:
+            self._pay(_Purse.FIRST, actual - estimated)
         seen = self._seen.get(batch_id)
         if seen is None:
             return
@@ -200,8 +211,9 @@ class Policy:
         self.supply.watch(now_us, left_items=sum(claim.left_items for claim in claims), enough=self._small_size)
         until_us = max((claim.expires_us for claim in claims), default=now_us)
         forecast = self.supply.forecast(now_us, until_us) if claims else None
+        was_urgent = bool(self._look.ranks)
         self._look = look(map(self._need, claims), forecast, now_us, self._reserve_us)
-        if not self._look.ranks:
+        if not was_urgent:
             self._owed, self._express = 0.0, self._most_express
         return {
             claim.batch_id: replace(self._look.batches[claim.batch_id], waits=self._waits(claim, now_us))
@@ -257,20 +269,24 @@ class Policy:
 
     def _choose(self, found: Mapping[BatchId, Claim]) -> BatchId:
         ranks = self._look.ranks
-        self._is_spare = False
+        self._purse = _Purse.NONE
         if not ranks:
             return self._next(found.values())
         first = [claim for claim in found.values() if ranks.get(claim.batch_id) == 0]
         others = [claim for claim in found.values() if ranks.get(claim.batch_id) != 0]
         if not first:
             # what of rank 0 is left is in flight: the next rank goes on, before those that are not urgent
-            self._is_spare = True
             best = min(ranks.get(claim.batch_id, len(ranks)) for claim in others)
             return self._next([claim for claim in others if ranks.get(claim.batch_id, len(ranks)) == best])
         small = [claim for claim in others if claim.size <= self._small_size]
         if small and self._express > 0:
+            self._purse = _Purse.EXPRESS
             return self._next(small)
-        return self._next(others if others and self._owed > 0 else first)
+        if others and self._owed > 0:
+            self._purse = _Purse.OTHERS
+            return self._next(others)
+        self._purse = _Purse.FIRST
+        return self._next(first)
 
     def _next(self, claims: Iterable[Claim]) -> BatchId:
         quantum, credit = self.quantum, self.credit
@@ -292,17 +308,17 @@ class Policy:
         lane = tenant.lanes.pick(lanes, quantum, (_SMALL,) if _SMALL in lanes else (), credit)
         return BatchId(tenant.batches[lane].pick(lanes[lane], quantum))
 
-    def _owe(self, batch_id: BatchId, cost: float) -> None:
+    def _pay(self, purse: _Purse, cost: float) -> None:
         """Keep the part of the turns that stays with those that are not urgent, without letting it pile up."""
-        ranks, others = self._look.ranks, self._look.others
-        if not ranks or self._is_spare:
+        if not self._look.ranks:
             return
-        if ranks.get(batch_id) == 0:
+        if purse is _Purse.FIRST:
+            others = self._look.others
             self._owed = min(self._owed + cost * others / (1 - others), self.quantum)
             self._express = min(self._express + cost * EXPRESS_SHARE, self._most_express)
-        elif batch_id in self._small:
+        elif purse is _Purse.EXPRESS:
             self._express -= cost
-        else:
+        elif purse is _Purse.OTHERS:
             self._owed -= cost
 
     @property
@@ -362,25 +378,3 @@ class Policy:
         if self._look.ranks and self._look.ranks.get(claim.batch_id) != 0:
             return Waits.DEADLINES
         return Waits.TURN
-
-
-def choose(backlogs: Sequence[Backlog]) -> BatchId | None:
-    """Return the batch whose next run should be leased, or None if none has a run to give."""
-    waiting = [backlog for backlog in backlogs if backlog.pending_runs]
-    if not waiting:
-        return None
-    return min(waiting, key=lambda backlog: (backlog.leased_runs, backlog.created_us, backlog.batch_id)).batch_id
-
-
-def wants_another(
-    *, queued: int, held: int, window: int, most_held: int, unserved: bool, is_stuck: bool = False
-) -> bool:
-    """Say whether a worker should lease one more run.
-
-    It should when the items it holds that can be started (`queued`) would not fill its window twice, or when a batch
-    has nobody working on it (`unserved`) and it can still hold one more run. While it holds items that cannot be
-    started (`is_stuck`: their endpoint is full or down), half of what it can hold is kept for unserved batches.
-    """
-    if unserved and held < most_held:
-        return True
-    return queued < window and not (is_stuck and held >= most_held // 2)
