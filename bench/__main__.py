@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.chat import chat_rows
+from bench.fairness import fairness_rows
 from bench.measure import machine
+from bench.plan import plan_rows
 from bench.rows import Row, create_rows, dispatch_row, emulator_rows, growth_rows, results_row
 
 MARK = "<!-- figures: written by `make bench` -->"
@@ -20,7 +22,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the sizes, one run: to see that it works")
     parser.add_argument(
-        "--only", metavar="NAME", choices=["create", "results", "dispatch", "growth", "chat", "emulator"]
+        "--only",
+        metavar="NAME",
+        choices=["create", "results", "dispatch", "growth", "chat", "emulator", "fairness", "plan"],
     )
     parser.add_argument("--write", metavar="FILE", type=Path, help="put the table into this page")
     chosen = parser.parse_args()
@@ -32,6 +36,8 @@ def main() -> int:
         "growth": lambda: growth_rows(sizes=tuple(size // small for size in (1_000, 10_000, 100_000))),
         "chat": lambda: chat_rows(4 if runs > 1 else 1, items=32 if runs > 1 else 16, window=16),
         "emulator": lambda: emulator_rows(runs, items=100_000 // small),
+        "fairness": lambda: fairness_rows(worlds=2_000 // small),
+        "plan": lambda: plan_rows(runs, items=100_000 // small),
     }
     rows: list[Row] = []
     for name, group in groups.items():

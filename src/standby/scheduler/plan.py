@@ -6,6 +6,7 @@ put what belongs to one of its nodes into another order where that loses nothing
 
 from __future__ import annotations
 
+import itertools
 import math
 from array import array
 from collections.abc import Iterator, Sequence
@@ -168,39 +169,56 @@ class _Tree:
     def parts(self) -> list[_Part]:
         """Walk over the neighbours, opening a node where they share more and closing it where they share less."""
         ahead = [_Node(0)]
-        hanging: list[_Unit] = []
+        begin = 0
         for place, common in enumerate(self._shared):
-            if ahead[-1].depth > common:
-                hanging = self._close(ahead, hanging, common)
-            if ahead[-1].depth + FOLD_BYTES < common:
+            depth = ahead[-1].depth
+            if depth <= common <= depth + FOLD_BYTES:
+                continue  # one more side by side
+            if common > depth:
+                self._hang(ahead[-1], self._leaves(begin, place - 1))
                 ahead.append(_Node(common))
-            self._hang(ahead[-1], hanging)
-            hanging = [self._leaf(place)]
-        self._hang(ahead[0], self._close(ahead, hanging, 0))
+                begin = place - 1
+            else:
+                begin = self._close(ahead, begin, place, common)
+        self._close(ahead, begin, len(self._order), -1)
         parts = self._unit(ahead[0]).parts
         if parts:
             parts[0].common = 0
         return parts
 
-    def _close(self, ahead: list[_Node], hanging: list[_Unit], depth: int) -> list[_Unit]:
-        """Close the nodes that are deeper; return what is left to hang under the next."""
-        while ahead[-1].depth > depth:
+    def _close(self, ahead: list[_Node], begin: int, stop: int, common: int) -> int:
+        """Close the nodes that are deeper, the last of which has leaves from `begin` on; return where leaves go on."""
+        hanging = self._leaves(begin, stop)
+        self._hang(ahead[-1], hanging)
+        while len(ahead) > 1 and ahead[-1].depth > common:
             node = ahead.pop()
-            self._hang(node, hanging)
-            is_folded = _is_folded(node, more=node.depth - max(depth, ahead[-1].depth))
-            hanging = node.units if is_folded else [self._unit(node)]
-        return hanging
+            outer = max(common, ahead[-1].depth)
+            hanging = node.units if _is_folded(node, more=node.depth - outer) else [self._unit(node)]
+            if ahead[-1].depth + FOLD_BYTES < common:
+                ahead.append(_Node(common))
+            self._hang(ahead[-1], hanging)
+        return stop
 
-    def _leaf(self, place: int) -> _Unit:
-        item = self._order[place]
-        most = self._asked.max_tokens[item]
+    def _leaves(self, begin: int, stop: int) -> list[_Unit]:
+        """Make units of neighbours that hang side by side: one, or one for each stretch of equal `max_tokens`."""
+        places = range(begin, stop)
+        if not places:
+            return []
+        if self._longest_first:
+            found = itertools.groupby(places, key=lambda place: self._asked.max_tokens[self._order[place]])
+            return [self._strand(list(stretch)) for _, stretch in found]
+        return [self._strand(places)]
+
+    def _strand(self, places: Sequence[int]) -> _Unit:
+        items = self._order[places[0] : places[-1] + 1]
+        most = [self._asked.max_tokens[item] for item in items]
         return _Unit(
-            parts=[_Part(place, place + 1, self._shared[place])],
-            items=1,
-            heads=1,
-            fresh=self._asked.prompts[item],
-            answers=min(most, EXPECTED),
-            longest=most,
+            parts=[_Part(places[0], places[-1] + 1, self._shared[places[0]])],
+            items=len(items),
+            heads=len(items),
+            fresh=sum(self._asked.prompts[item] for item in items),
+            answers=sum(min(each, EXPECTED) for each in most),
+            longest=max(most),
         )
 
     def _hang(self, node: _Node, units: list[_Unit]) -> None:
