@@ -30,6 +30,7 @@ from standby.engines.simulated import Simulated
 from standby.records import BatchId, Load, Principal, Rules, WorkspaceId
 from standby.scheduler import intake as intake_room
 from standby.scheduler.admission import FixedWindow
+from standby.scheduler.control import Control
 from standby.scheduler.intake import Intake
 from standby.scheduler.meters import Meters
 from standby.scheduler.runner import run as run_loop
@@ -168,12 +169,27 @@ def _finish(attempt: Attempt, message: Message) -> None:
     attempt.is_whole = True
 
 
-class Unlimited:
-    """No admission: batches take every slot, whoever waits."""
+class Capped(Control):
+    """Admission as others have it: a number, and nothing makes way."""
 
-    def allowed(self, load: Load) -> int:
-        """All of them."""
-        return load.slots
+    def __init__(
+        self, engine: Engine, settings: WorkerSettings, *, clock: Callable[[], int], allowed: Callable[[Load], int]
+    ) -> None:
+        """Admit what `allowed` says."""
+        super().__init__(engine, settings, clock=clock)
+        self._allowed = allowed
+
+    def allowed(self, name: str, load: Load) -> int:  # noqa: ARG002 - the same everywhere
+        """As many as that."""
+        return self._allowed(load)
+
+    def surplus(self, name: str) -> int:  # noqa: ARG002 - see above
+        """Nobody makes way."""
+        return 0
+
+    def takes_prompt(self, name: str, unread: int, prompt_tokens: int) -> bool:  # noqa: ARG002 - see above
+        """Nobody looks at prompts."""
+        return True
 
 
 class House:
@@ -187,6 +203,8 @@ class House:
         self.store = SqliteStore(root / "standby.db")
         self.blobs = LocalBlobs(root)
         self.pool = self._pool()
+        self.control = self._control()
+        self.pool.most_batch = self.control.allowed
         self.worker = self._worker()
         self.meters = Meters(CollectorRegistry())
         self.sweeper = Sweeper(
@@ -213,19 +231,13 @@ class House:
     def _pool(self) -> Pool:
         clock = MovableClock(self.loop.now_us)
         named = [(f"engine{number}", self._engine(own, clock)) for number, own in enumerate(self.plan.engines)]
-        admission = self._admission()
-        return Pool(
-            named,
-            [EngineSettings() for _ in named],
-            clock=self.loop.now_us,
-            most_batch=lambda _, load: admission.allowed(load),
-        )
+        return Pool(named, [EngineSettings() for _ in named], clock=self.loop.now_us)
 
     def _engine(self, settings: SimulatorSettings, clock: MovableClock) -> Engine:
         return Tap(Simulated(settings, clock=clock, script=Lengths()), self.attempts, self.loop.time)
 
     def _worker(self) -> Worker:
-        worker = Worker(
+        return Worker(
             store=self.store,
             blobs=self.blobs,
             engine=self.pool,
@@ -233,18 +245,22 @@ class House:
             grace_s=self.plan.batch.grace_s,
             clock=self.loop.now_us,
             meters=Meters(CollectorRegistry()),
+            control=self.control,
         )
-        worker._admission = self._admission()  # type: ignore[assignment]  # noqa: SLF001 - no setting is that unsafe
-        return worker
 
-    def _admission(self) -> FixedWindow | Unlimited:
+    def _control(self) -> Control:
         match self.plan.admission:
             case "ungated":
-                return Unlimited()
+                return Capped(self.pool, self.plan.worker, clock=self.loop.now_us, allowed=_every_slot)
             case "fixed":
-                return FixedWindow(window=self.plan.cap, live_slots=0)
+                window = FixedWindow(window=self.plan.cap, live_slots=0)
+                return Capped(self.pool, self.plan.worker, clock=self.loop.now_us, allowed=window.allowed)
             case _:
-                return FixedWindow(window=self.plan.worker.window, live_slots=self.plan.worker.live_slots)
+                return Control(self.pool, self.plan.worker, clock=self.loop.now_us)
+
+
+def _every_slot(load: Load) -> int:
+    return load.slots
 
 
 @contextlib.asynccontextmanager
@@ -263,6 +279,7 @@ async def opened(house: House) -> AsyncIterator[House]:
         house.worker.wake.set()
         house.worker.committer.wake.set()
         await asyncio.gather(*tasks)
+        await house.control.close()
         await house.worker.drain(grace_s=0.0)
         await house.pool.close()
         await house.store.close()
@@ -276,6 +293,7 @@ def _loops(house: House, stop: asyncio.Event) -> Iterator[Coroutine[Any, Any, No
         await house.sweeper.run_once()
 
     yield run_loop("worker", worker.run_once, stop=stop, wake=worker.wake, idle_s=1.0)
+    yield run_loop("control", house.control.run_once, stop=stop, idle_s=SWEEP_S)
     yield run_loop("sweeper", sweep, stop=stop, idle_s=SWEEP_S)
     yield run_loop("leases", worker.renew_once, stop=stop, idle_s=beat_s)
     yield run_loop("committer", worker.committer.run_once, stop=stop, wake=worker.committer.wake, idle_s=1.0)
