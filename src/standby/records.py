@@ -228,6 +228,35 @@ class LiveBill:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What a workspace was charged on a day."""
+
+    pico: int = 0
+    unpriced: int = 0
+    """Requests whose price nobody knew; they add nothing to the sum."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """What waits for a result: items, and the tokens of their prompts as estimated when they were taken in."""
+
+    items: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnLimits:
+    """What one workspace may do. None: as everybody, by the settings; 0: any amount."""
+
+    spend_per_day: int | None = None
+    """Pico-dollars a day, UTC."""
+    spend_per_month: int | None = None
+    """Pico-dollars a month, UTC."""
+    enqueued_items: int | None = None
+    enqueued_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRow:
     """A sum of bills; what it was not grouped by is None."""
 
@@ -419,3 +448,65 @@ class Sweep:
     sealed: int = 0
     archived: int = 0
     erased: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eta:
+    """When a batch will end: as early as that, most likely, as late as that; never after its expiry."""
+
+    early_us: int
+    likely_us: int
+    late_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchView:
+    """What a worker says of a batch that has work left."""
+
+    in_flight: int
+    held_runs: int
+    items_per_s: float | None
+    """Of the last minute; None before anything was done."""
+    eta: Eta | None
+    pressure: float | None
+    """Work due by its deadline over the supply to rely on until then; None before that was judged."""
+    is_urgent: bool
+    will_miss: bool
+    waits: str
+    """Why it is not being worked on, or that it is, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointView:
+    """What admission says of an endpoint."""
+
+    name: str
+    engine: str
+    cache: str
+    is_ready: bool
+    slots: int
+    live: int
+    batch: int
+    most_batch: int
+    """Batch items that may be in flight there now."""
+    gap_s: float | None
+    """Time between two tokens of an answer, as seen lately."""
+    target_gap_s: float | None
+    """What it may be; None if nothing is aimed at."""
+    why: str
+    """What bounds `most_batch`, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerView:
+    """The whole of it."""
+
+    endpoints: tuple[EndpointView, ...]
+    batches: int
+    """Batches that have work left."""
+    in_flight: int
+    held_runs: int
+    cost_tokens_per_s: float | None
+    """What the endpoints give batches at present."""
+    pressure: float
+    """The highest of any batch that can still be done in time."""

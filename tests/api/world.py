@@ -26,10 +26,12 @@ from standby.pricing.bills import bill_of
 from standby.pricing.book import PriceBook
 from standby.records import (
     BatchId,
+    BatchView,
     Bill,
     Counts,
     Load,
     Record,
+    SchedulerView,
     SegmentCommit,
     Tokens,
     Workspace,
@@ -191,6 +193,25 @@ class Scripted:
         )
 
 
+class NobodyWorks:
+    """What there is to say where no worker runs, unless a test says more."""
+
+    def __init__(self) -> None:
+        """Begin with nothing to say."""
+        self.batches: dict[str, BatchView] = {}
+        self.view = SchedulerView(
+            endpoints=(), batches=0, in_flight=0, held_runs=0, cost_tokens_per_s=None, pressure=0.0
+        )
+
+    def batch(self, batch_id: BatchId) -> BatchView | None:
+        """Say what the test wants said."""
+        return self.batches.get(batch_id)
+
+    def scheduler(self) -> SchedulerView:
+        """Say what the test wants said."""
+        return self.view
+
+
 @dataclass(slots=True, kw_only=True)
 class World:
     """Everything that a test of the API touches."""
@@ -204,6 +225,7 @@ class World:
     phase: list[Phase] = field(default_factory=lambda: [Phase.READY])
     prices: PriceBook = field(default_factory=PriceBook)
     changes: dict[str, Any] = field(default_factory=dict)
+    explain: NobodyWorks = field(default_factory=NobodyWorks)
     till: Till = field(init=False)
 
     def __post_init__(self) -> None:
@@ -222,6 +244,7 @@ class World:
             "metrics": Metrics(),
             "prices": self.prices,
             "till": self.till,
+            "explain": self.explain,
             "state": lambda: self.phase[0],
         }
         return build_app(Deps(**(deps | self.changes)))

@@ -15,7 +15,7 @@ from standby.wire.messages import CountParams, MessageParams, decode_count_param
 
 def ask(text: str = "Hello", **more: Any) -> MessageParams:
     """Make params of a live request."""
-    body = {"model": "claude-opus-5-5", "max_tokens": 100, "messages": [{"role": "user", "content": text}], **more}
+    body = {"model": "simulated", "max_tokens": 100, "messages": [{"role": "user", "content": text}], **more}
     return decode_params(msgspec.json.encode(body), rules=Rules(), batch=False)
 
 
@@ -27,7 +27,7 @@ async def started(engine: Simulated) -> Simulated:
 
 def count(text: str = "Hello", **more: Any) -> CountParams:
     """Make params of a token count."""
-    body = {"model": "claude-opus-5-5", "messages": [{"role": "user", "content": text}], **more}
+    body = {"model": "simulated", "messages": [{"role": "user", "content": text}], **more}
     return decode_count_params(msgspec.json.encode(body), rules=Rules())
 
 

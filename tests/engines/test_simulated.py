@@ -34,7 +34,6 @@ LACKS = {
 class TestSimulated(EngineSuite):
     """At once."""
 
-    model = "claude-opus-5-5"
     cacheable = 800
     lacks: ClassVar[Mapping[Feature, Lack]] = {
         **LACKS,
@@ -129,10 +128,12 @@ async def test_a_forced_tool_is_called(engine: Simulated, choice: dict[str, Any]
 
 
 async def test_every_name_of_claude_is_served(engine: Simulated) -> None:
-    """Aliases get their full name; listed names, retired ones and names of tomorrow keep theirs."""
+    """Aliases get their full name; listed names and names of tomorrow keep theirs; retired models are not there."""
     assert await engine.resolve("claude-sonnet-5") == "claude-sonnet-5"
     assert await engine.resolve("claude-of-tomorrow") == "claude-of-tomorrow"
-    assert await engine.resolve("claude-3-5-haiku-20241022") == "claude-3-5-haiku-20241022"
+    with pytest.raises(InvalidParams, match="model: claude-3-5-haiku-latest") as caught:
+        await engine.resolve("claude-3-5-haiku-latest")
+    assert (caught.value.status, caught.value.type) == (404, "not_found_error")
     listed = {model.id for model in await engine.models()}
     assert {await engine.resolve(name) for name in ("claude-opus-4-5", "simulated")} <= listed
     assert {await engine.resolve(alias) for alias in ALIASES} == set(ALIASES.values())

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from standby.errors import EngineError, Failure
-from standby.records import SECOND, Backlog, BatchId, Load, WorkspaceId
+from standby.records import SECOND, Load
 from standby.scheduler.admission import FixedWindow
-from standby.scheduler.policy import choose, wants_another
+from standby.scheduler.dispatch import wants_another
 from standby.scheduler.retry import (
     MOST_S,
     RETRY_FLOOR,
@@ -25,19 +25,6 @@ from standby.scheduler.retry import (
 loads = st.builds(Load, live=st.integers(0, 200), batch=st.integers(0, 200), slots=st.integers(0, 128))
 
 
-def backlog(name: str, *, leased: int = 0, created: int = 0, pending: bool = True) -> Backlog:
-    """Make a backlog for the policy."""
-    return Backlog(
-        batch_id=BatchId(name),
-        workspace_id=WorkspaceId("w"),
-        size=100,
-        created_us=created,
-        expires_us=10**15,
-        pending_runs=pending,
-        leased_runs=leased,
-    )
-
-
 @given(loads, st.integers(0, 64), st.integers(0, 8))
 def test_admission_leaves_the_live_slots_free(load: Load, window: int, live_slots: int) -> None:
     """Batch items plus the larger of live requests and their reserve never exceed the slots."""
@@ -46,15 +33,6 @@ def test_admission_leaves_the_live_slots_free(load: Load, window: int, live_slot
     assert allowed >= 0
     assert allowed == 0 or allowed + max(load.live, live_slots) <= load.slots
     assert not window or allowed <= window
-
-
-def test_the_batch_with_the_fewest_runs_under_way_goes_first() -> None:
-    """Among equals the oldest; one without a run to give is passed over."""
-    big, small, newer = backlog("big", leased=3), backlog("small", created=9), backlog("newer", created=10)
-
-    assert choose([big, newer, small]) == "small"
-    assert choose([big, backlog("none", pending=False)]) == "big"
-    assert choose([]) is None
 
 
 def test_a_worker_leases_for_a_batch_that_nobody_serves_even_when_it_is_busy() -> None:

@@ -54,6 +54,7 @@ def routes(deps: Deps, guard: Guard, limits: Limits) -> Sequence[BaseRoute]:
         Resource("/v1/models/{model_id}", GET=free(models.retrieve)),
         Resource("/standby/v1/batches/{batch_id}", GET=batch(extensions.progress)),
         Resource("/standby/v1/batches/{batch_id}/cost", GET=batch(money.cost)),
+        Resource("/standby/v1/scheduler", GET=batch(extensions.scheduler)),
         Resource("/standby/v1/usage", GET=batch(money.usage)),
         Resource("/standby/v1/batches/{batch_id}/results", GET=batch(extensions.partial_results)),
     ]

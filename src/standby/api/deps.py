@@ -14,7 +14,7 @@ from standby.config import Settings
 from standby.emulation.stage import Stage
 from standby.engines.base import Engine
 from standby.pricing.book import PriceBook
-from standby.records import Clock, Created, Principal, Rules
+from standby.records import BatchId, BatchView, Clock, Created, Principal, Rules, SchedulerView
 from standby.store.base import Store
 
 
@@ -58,6 +58,18 @@ class Intake(Protocol):
         ...
 
 
+class Explain(Protocol):
+    """What the scheduler of this process says of itself."""
+
+    def batch(self, batch_id: BatchId) -> BatchView | None:
+        """Say how a batch is doing; None if nothing of it waits or runs here."""
+        ...
+
+    def scheduler(self) -> SchedulerView:
+        """Say how all of it is doing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deps:
     """Everything behind the routes."""
@@ -74,5 +86,6 @@ class Deps:
     till: Till
     """Where live requests are charged."""
     state: Callable[[], Phase]
+    explain: Explain
     stage: Stage | None = None
     """What tests can turn; None unless the engine is the simulator."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,7 @@ from standby.api.batches import download, find_batch, no_results
 from standby.api.call import Caller
 from standby.api.deps import Deps
 from standby.api.replies import json_reply
-from standby.records import SECOND, Batch
+from standby.records import SECOND, Batch, BatchView, PlanFacts, SchedulerView
 from standby.wire.batches import timestamp
 
 
@@ -27,9 +28,17 @@ class Extensions:
 
     async def progress(self, request: Request, caller: Caller) -> Response:
         """Read counts, rate, estimate and tokens of one batch."""
-        batch = await find_batch(self._deps, request, caller)
-        tokens = await self._deps.store.tokens_of(batch.id)
-        return json_reply(msgspec.json.encode(progress_of(batch, tokens=tokens, now_us=self._deps.clock())))
+        store, batch = self._deps.store, await find_batch(self._deps, request, caller)
+        tokens, plan = await asyncio.gather(store.tokens_of(batch.id), store.plan_of(batch.id))
+        view = self._deps.explain.batch(batch.id) if batch.ended_us is None else None
+        now_us = self._deps.clock()
+        progress = progress_of(batch, tokens=tokens, now_us=now_us)
+        body = progress | outlook_of(view, now_us=now_us) | {"reuse": reuse_of(tokens, plan)}
+        return json_reply(msgspec.json.encode(body))
+
+    async def scheduler(self, request: Request, caller: Caller) -> Response:  # noqa: ARG002 - the shape of a verb
+        """Say what the scheduler does and why."""
+        return json_reply(msgspec.json.encode(scheduler_of(self._deps.explain.scheduler())))
 
     async def partial_results(self, request: Request, caller: Caller) -> ASGIApp:
         """Stream the results that exist by now; none yet is an empty body."""
@@ -42,8 +51,8 @@ class Extensions:
 def progress_of(batch: Batch, *, tokens: dict[str, int], now_us: int) -> dict[str, Any]:
     """Work out the progress of a batch.
 
-    `items_per_s` is the mean over the run so far, `eta_s` what is left at that rate; both null while nothing has
-    a result, `eta_s` also once the batch has ended.
+    `items_per_s` is the mean over the run so far, `eta_s` what is left at that rate (`outlook_of` knows better); both
+    null while nothing has a result, `eta_s` also once the batch has ended.
     """
     done = batch.size - batch.counts.processing
     elapsed_s = max((batch.ended_us or now_us) - batch.created_us, 1) / SECOND
@@ -63,3 +72,70 @@ def progress_of(batch: Batch, *, tokens: dict[str, int], now_us: int) -> dict[st
         "eta_s": None if rate is None or is_ended else round(batch.counts.processing / rate, 1),
         "tokens": tokens,
     }
+
+
+def outlook_of(view: BatchView | None, *, now_us: int) -> dict[str, Any]:
+    """Say what the scheduler expects of a batch; times are seconds from now. Nothing once it has no work left."""
+    if view is None:
+        return {}
+    eta = view.eta
+    found: dict[str, Any] = {
+        "in_flight": view.in_flight,
+        "recent_items_per_s": None if view.items_per_s is None else round(view.items_per_s, 3),
+        "pressure": view.pressure,
+        "is_urgent": view.is_urgent,
+        "will_miss": view.will_miss,
+        "waits": view.waits,
+        "eta_range_s": None,
+    }
+    if eta is not None:
+        found["eta_s"] = _seconds(eta.likely_us, now_us)
+        found["eta_range_s"] = [_seconds(eta.early_us, now_us), _seconds(eta.late_us, now_us)]
+    return found
+
+
+def reuse_of(tokens: dict[str, int], plan: PlanFacts) -> dict[str, Any]:
+    """Say how much of the prompts so far came out of a cache, and the most that the plan's order could have saved."""
+    prompt = tokens["input"] + tokens["write_5m"] + tokens["write_1h"] + tokens["read"]
+    bound = plan.shared_tokens / plan.prompt_tokens if plan.prompt_tokens else 0.0
+    return {
+        "cached_share": round(tokens["read"] / prompt, 4) if prompt else None,
+        "bound": round(bound, 4),
+        "groups": plan.groups,
+    }
+
+
+def scheduler_of(view: SchedulerView) -> dict[str, Any]:
+    """Write the scheduler's view."""
+    return {
+        "type": "standby_scheduler",
+        "batches": view.batches,
+        "in_flight": view.in_flight,
+        "held_runs": view.held_runs,
+        "cost_tokens_per_s": None if view.cost_tokens_per_s is None else round(view.cost_tokens_per_s, 1),
+        "pressure": round(view.pressure, 3),
+        "endpoints": [
+            {
+                "name": one.name,
+                "engine": one.engine,
+                "cache": one.cache,
+                "is_ready": one.is_ready,
+                "slots": one.slots,
+                "live_in_flight": one.live,
+                "batch_in_flight": one.batch,
+                "most_batch": one.most_batch,
+                "inter_token_ms": _ms(one.gap_s),
+                "target_inter_token_ms": _ms(one.target_gap_s),
+                "why": one.why,
+            }
+            for one in view.endpoints
+        ],
+    }
+
+
+def _seconds(at_us: int, now_us: int) -> float:
+    return round(max(0, at_us - now_us) / SECOND, 1)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 2)

@@ -13,12 +13,11 @@ from standby.api.call import Caller
 from standby.api.deps import Deps
 from standby.api.replies import json_reply
 from standby.engines.base import Model
+from standby.engines.claude import CHECKED, find
 from standby.errors import invalid, unknown_model
-from standby.wire.models import encode_model, encode_models, model_object
+from standby.wire.models import UNLISTED, Listing, encode_model, encode_models, model_object
 
 LIFECYCLES = frozenset({"active", "deprecated", "retired"})
-OURS = "active"
-"""A model that is served here is active; there is no other kind."""
 
 
 class Models:
@@ -30,7 +29,8 @@ class Models:
 
     async def list(self, request: Request, caller: Caller) -> Response:  # noqa: ARG002 - the shape of an endpoint
         """Read one page, newest first."""
-        models = await self._deps.engine.models() if OURS in _lifecycles(request) else []
+        wanted = _lifecycles(request)
+        models = [model for model in await self._deps.engine.models() if _listing(model.id).lifecycle in wanted]
         page, has_more = page_of(
             models,
             limit=limit_of(request),
@@ -61,6 +61,7 @@ def page_of(
 
 
 def _object(model: Model) -> dict[str, Any]:
+    """Write a model; what an engine cannot tell stands in the catalogue, if it is one of Claude's."""
     return model_object(
         model.id,
         display_name=model.display_name,
@@ -68,6 +69,20 @@ def _object(model: Model) -> dict[str, Any]:
         max_input_tokens=model.max_input_tokens,
         max_output_tokens=model.max_output_tokens,
         features=model.features,
+        listing=_listing(model.id),
+    )
+
+
+def _listing(model_id: str) -> Listing:
+    """Look a model up. None that is served here is retired, whatever the catalogue says."""
+    claude = find(model_id)
+    if claude is None:
+        return UNLISTED
+    return Listing(
+        lifecycle="active" if claude.lifecycle(CHECKED) == "active" else "deprecated",
+        line=claude.line,
+        retires_us=claude.retires_us,
+        thinking=claude.thinking,
     )
 
 

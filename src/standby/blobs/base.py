@@ -6,7 +6,7 @@ Keys of a batch: `items` (the create's body as it came, decoded), `plan` (packed
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -78,6 +78,10 @@ class Blobs(Protocol):
 
     async def read(self, key: str, *, start: int, end: int) -> bytes:
         """Read bytes [start, end); `BlobError` if they are not all there."""
+        ...
+
+    async def read_many(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Read several ranges [start, end) of one blob at once; `BlobError` if one is not all there."""
         ...
 
     def stream(self, key: str, *, start: int, end: int) -> AsyncIterator[bytes]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import obstore
@@ -106,6 +106,21 @@ class LocalBlobs:
         if len(found) != end - start:
             raise BlobError(f"{key}: ends at byte {start + len(found)}, expected {end}")
         return found
+
+    async def read_many(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Range reads, all in one call."""
+        wanted = [(start, end) for start, end in ranges if end > start]
+        starts, ends = [start for start, _ in wanted], [end for _, end in wanted]
+        try:
+            read = await obstore.get_ranges_async(self._opened, key, starts=starts, ends=ends) if wanted else []
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise BlobError(f"{key}: cannot be read ({type(error).__name__})") from error
+        found = iter(read)
+        pieces = [bytes(next(found)) if end > start else b"" for start, end in ranges]
+        for piece, (start, end) in zip(pieces, ranges, strict=True):
+            if len(piece) != end - start:
+                raise BlobError(f"{key}: ends at byte {start + len(piece)}, expected {end}")
+        return pieces
 
     async def stream(self, key: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         """Range reads one after another."""

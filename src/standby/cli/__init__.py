@@ -25,6 +25,7 @@ from standby.cli.prices import prices
 from standby.cli.savings import savings
 from standby.cli.serve import serve
 from standby.cli.settings import config
+from standby.cli.top import top
 from standby.cli.workspaces import workspaces
 from standby.errors import SettingError, StandbyError, StartError
 
@@ -41,7 +42,7 @@ def standby() -> None:
     """Serve Claude's Message Batches API over models that you run yourself."""
 
 
-for command in (serve, keys, workspaces, config, doctor, engines, usage, cost, savings, prices):
+for command in (serve, keys, workspaces, config, doctor, engines, usage, cost, savings, prices, top):
     standby.add_command(command)
 
 

@@ -58,13 +58,22 @@ class Claude:
     @property
     def created_us(self) -> int:
         """The start of the day on which it was released."""
-        return int(dt.datetime.combine(self.released, dt.time(), dt.UTC).timestamp()) * SECOND
+        return _start_us(self.released)
+
+    @property
+    def retires_us(self) -> int | None:
+        """The start of the day on which it retires, if that is known."""
+        return None if self.retires is None else _start_us(self.retires)
 
     def lifecycle(self, day: dt.date) -> Lifecycle:
         """Say where it stands on a day: a model whose retirement is announced is deprecated until then."""
         if self.retires is None:
             return "active"
         return "retired" if day >= self.retires else "deprecated"
+
+
+def _start_us(day: dt.date) -> int:
+    return int(dt.datetime.combine(day, dt.time(), dt.UTC).timestamp()) * SECOND
 
 
 _OFF = frozenset({"adaptive", "disabled"})

@@ -9,7 +9,8 @@ import structlog
 
 from standby.engines.base import Context, Engine, check_model
 from standby.errors import ApiError, EngineError, Failure, InvalidParams
-from standby.records import Bill, LeasedRun
+from standby.records import Bill
+from standby.scheduler.flight import Flight
 from standby.scheduler.held import Queued, Settled
 from standby.states import Outcome
 from standby.wire.batches import errored_row, succeeded_row
@@ -18,15 +19,16 @@ from standby.wire.messages import Message, decode_params, tokens_of
 log = structlog.get_logger("standby.worker")
 
 
-async def attempt(engine: Engine, lease: LeasedRun, item: Queued, *, bill: Callable[[Message], Bill]) -> Settled:
+async def attempt(engine: Engine, flight: Flight, *, bill: Callable[[Message], Bill]) -> Settled:
     """Run the item once; raises `EngineError` if the engine failed and the item may be tried again."""
+    lease, item = flight.held.lease, flight.item
     if item.params is None:
         log.error("stored item is damaged", batch=lease.batch_id, item=item.entry.item)
         return errored(item, "api_error", "The stored request is damaged; submit it again")
     try:
         params = decode_params(item.params, rules=lease.rules, batch=True)
         await check_model(engine, params)
-        message = await engine.generate(params, deadline_us=lease.expires_us, live=False, context=_context(lease, item))
+        message = await engine.generate(params, deadline_us=lease.expires_us, live=False, context=_context(flight))
     except InvalidParams as fault:
         return errored(item, fault.type, fault.message)
     except (EngineError, ApiError):
@@ -40,13 +42,17 @@ async def attempt(engine: Engine, lease: LeasedRun, item: Queued, *, bill: Calla
     return _succeeded(item, message, bill)
 
 
-def _context(lease: LeasedRun, item: Queued) -> Context:
+def _context(flight: Flight) -> Context:
+    lease, item = flight.held.lease, flight.item
     return Context(
         workspace_id=lease.workspace_id,
         batch_id=lease.batch_id,
         custom_id=item.entry.custom_id,
         attempt=item.tries.total + 1,
         simulate=lease.rules.simulate,
+        watch=flight,
+        at=flight.endpoint,
+        slot=flight.place.slot,
     )
 
 

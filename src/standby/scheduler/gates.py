@@ -24,6 +24,8 @@ SPILL_LEFT = 8
 """Items left in a group that pay for computing its prefix once more."""
 SPILL_US = 2 * SECOND
 """How long a group's own endpoint must be full before another one helps."""
+JOIN_US = SECOND // 4
+"""How long a free slot waits for other work to be taken in hand before it joins in what a busy slot has."""
 IDLE_US = 10 * SECOND
 """A group that had nothing in flight for so long does not keep others from being opened."""
 MOST_WARM = 4096
@@ -103,6 +105,8 @@ class _Endpoint:
     """Tokens of prompts computed so far, as far as they were ours."""
     opened: dict[tuple[BatchId, int], _Open] = field(default_factory=dict)
     slots: dict[int, _Slot] = field(default_factory=dict)
+    joins_since_us: int | None = None
+    """Since when a free slot found nothing in hand but what busy ones have."""
 
     def close(self, batch_id: BatchId) -> None:
         """Close the groups of a batch that have nothing in flight."""
@@ -180,6 +184,7 @@ class Gates:
             slot = endpoint.slots.setdefault(place.slot, _Slot())
             slot.batch_id, slot.index = want.batch_id, want.index
             slot.in_flight += 1
+            endpoint.joins_since_us = None
 
     def first_token(self, want: Want, place: Place) -> None:
         """Note that the first token is out, so the prompt was computed; for an answer that came whole, before `ended`.
@@ -322,10 +327,18 @@ class Gates:
         if kin is not None and branches.loss(kin, want.index) >= NEAR:
             depth = branches.held(kin, want.index, is_busy=False) + NEAR - 1
             left = kin.left(kin.begin(want.index, depth), kin.end(want.index, depth))
-            if left < SPILL_LEFT or self._has_better_work(want, kin, branches, room, takers):
+            is_last = left >= SPILL_LEFT and not self._has_better_work(want, kin, branches, room, takers)
+            if not (is_last and self._may_join(room.name)):
                 self._refuse(want, max(depth, branches.held(kin, want.index, is_busy=True) - NEAR))
                 return None
         return Place(endpoint=room.name, slot=best)
+
+    def _may_join(self, name: str) -> bool:
+        """Whether there was time enough to take more in hand: the rest of the plan is not known here."""
+        endpoint = self._endpoint(name)
+        if endpoint.joins_since_us is None:
+            endpoint.joins_since_us = self._now_us
+        return self._now_us - endpoint.joins_since_us >= JOIN_US
 
     def _has_better_work(
         self, want: Want, kin: Kin, branches: _Branches, room: RoomView, takers: list[RoomView]

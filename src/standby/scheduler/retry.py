@@ -19,6 +19,7 @@ RETRY_FLOOR = 10.0
 RETRY_FLOOR_A_SECOND = 2.0
 RETRY_MOST = 100.0
 """Healthy hours earn no more than this many retries."""
+MOST_BUDGETS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +101,31 @@ class RetryBudget:
     def succeeded(self, *, is_retry: bool) -> RetryBudget:
         """Take note of an attempt that did not fail."""
         return replace(self, tokens=min(RETRY_MOST, self.tokens + 1.0)) if is_retry else self
+
+
+class RetryBudgets:
+    """The retry budget of every model that is asked for; names are the clients' to choose, so few are kept."""
+
+    def __init__(self) -> None:
+        """Begin with full floors."""
+        self._budgets: dict[str, RetryBudget] = {}
+
+    def allows(self, model: str, now_us: int) -> bool:
+        """Whether a retry may be made now."""
+        return self._of(model, now_us).allows
+
+    def attempted(self, model: str, now_us: int, *, is_retry: bool) -> None:
+        """Take note of an attempt that begins."""
+        self._keep(model, self._of(model, now_us).attempted(is_retry=is_retry))
+
+    def succeeded(self, model: str, now_us: int, *, is_retry: bool) -> None:
+        """Take note of an attempt that did not fail."""
+        self._keep(model, self._of(model, now_us).succeeded(is_retry=is_retry))
+
+    def _of(self, model: str, now_us: int) -> RetryBudget:
+        return self._budgets.get(model, RetryBudget(at_us=now_us)).at(now_us)
+
+    def _keep(self, model: str, budget: RetryBudget) -> None:
+        if len(self._budgets) >= MOST_BUDGETS and model not in self._budgets:
+            self._budgets.clear()
+        self._budgets[model] = budget

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -17,22 +18,28 @@ from standby.ids import random_id
 from standby.pricing.bills import bill_of
 from standby.pricing.book import PriceBook
 from standby.records import SECOND, Backlog, BatchId, Bill, Clock
-from standby.scheduler import policy
-from standby.scheduler.admission import FixedWindow, OneRoom, rooms_of
 from standby.scheduler.attempt import attempt, errored
 from standby.scheduler.committer import Committer
+from standby.scheduler.control import Control
+from standby.scheduler.dispatch import Dispatcher, Start, wants_another
+from standby.scheduler.flight import Flight
 from standby.scheduler.held import HeldRun, Queued, Settled, hold, read_items
 from standby.scheduler.meters import Meters
-from standby.scheduler.retry import Again, RetryBudget, backoff_s, decide
+from standby.scheduler.outlook import Outlook
+from standby.scheduler.policy import Claim
+from standby.scheduler.rates import Rates
+from standby.scheduler.retry import Again, backoff_s, decide
 from standby.store.base import Store
 from standby.wire.messages import Message
 
 TICK_S = 0.05
+JUDGE_S = 1.0
+"""How often it is judged what becomes of the batches."""
 MOST_HELD = 32
 STARTS_A_PASS = 8
 """Live requests get their turn on the event loop after this many items were started."""
-MOST_BUDGETS = 1024
-"""Models whose retries are counted; names are the clients' to choose."""
+TAIL_WINDOWS = 8
+"""When fewer windows of items than this are left of a batch, those expected to be longest go first."""
 UNCOMMITTED_GROUPS = 8
 """Dispatch pauses while more than this many full commits wait: a full disk must not burn engine time."""
 
@@ -45,7 +52,7 @@ log = structlog.get_logger("standby.worker")
 class Worker:
     """One worker. `run_once` is one pass; attempts run as tasks between passes and wake it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - named once, where the house is put together
         self,
         *,
         store: Store,
@@ -56,8 +63,9 @@ class Worker:
         clock: Clock,
         meters: Meters,
         prices: PriceBook | None = None,
+        control: Control | None = None,
     ) -> None:
-        """Begin with nothing; `prices` are those that are published if none are given."""
+        """Begin with nothing; `prices` are those that are published, `control` one of its own, if none are given."""
         self.holder = random_id("worker")
         self.wake = asyncio.Event()
         self.later: Later = _later
@@ -73,20 +81,21 @@ class Worker:
         self._clock = clock
         self._meters = meters
         self._prices = prices or PriceBook()
-        self._admission = FixedWindow(window=settings.window, live_slots=settings.live_slots)
-        self._rooms = rooms_of(engine)
-        self._budgets: dict[str, RetryBudget] = {}
-        self._full: set[str] = set()
-        self._spent: set[str] = set()
+        self.dispatcher = Dispatcher(control or Control(engine, settings, clock=clock), clock=clock)
         self.passes = 0
         """Passes that came to their end."""
         self._held: dict[BatchId, list[HeldRun]] = {}
-        self._turns: deque[BatchId] = deque()
-        self._in_flight = 0
+        self._claims: dict[BatchId, Claim] = {}
+        self.outlooks: Mapping[BatchId, Outlook] = {}
+        """What is to be expected of the batches that have work left, as of a second ago at most."""
+        self.rates = Rates(clock)
+        self.in_flight = 0
+        """Attempts under way."""
         self._is_draining = False
         self._checked_us = 0
         self._renewed_us = 0
         self._looked_us = 0
+        self._judged_us = 0
         self._found_some = False
 
     async def run_once(self) -> float | None:
@@ -97,13 +106,13 @@ class Worker:
         await self._renew_late(now_us)
         await self._heed_stops()
         self._let_go()
+        self._yield_to_live()
         if self._may_dispatch():
-            allowed = sum(map(self._admission.allowed, self._rooms.loads()))
             await self._read_again()
-            await self._lease_more(allowed, now_us)
-            is_more = self._dispatch(allowed)
-        self._meters.in_flight.set(self._in_flight)
-        self._meters.held_runs.set(sum(1 for _ in self._runs()))
+            await self._lease_more(now_us)
+            is_more = self._dispatch()
+        self._meters.in_flight.set(self.in_flight)
+        self._meters.held_runs.set(self.held_runs)
         self.passes += 1
         return 0.0 if is_more else TICK_S
 
@@ -147,16 +156,25 @@ class Worker:
 
     def is_at_rest(self, *, asleep: int) -> bool:
         """Whether all that it can do is done, while the engine lets `asleep` requests wait for a moment to come."""
-        if self.committer.backlog or self._in_flight > asleep:
+        if self.committer.backlog or self.in_flight > asleep:
             return False
         if any(held.is_finished or held.is_lost or held.is_done for held in self._runs()):
             return False
         return not self._queued()[0] or not self.has_room
 
+    def held_of(self, batch_id: BatchId) -> list[HeldRun]:
+        """Return the runs of a batch that it holds."""
+        return self._held.get(batch_id, [])
+
+    @property
+    def held_runs(self) -> int:
+        """How many runs it holds."""
+        return sum(map(len, self._held.values()))
+
     @property
     def has_room(self) -> bool:
         """Whether it would start another item if there were one."""
-        return self._in_flight < sum(map(self._admission.allowed, self._rooms.loads()))
+        return self.in_flight < self.dispatcher.allowed()
 
     def _may_dispatch(self) -> bool:
         return (
@@ -179,6 +197,21 @@ class Worker:
         for batch_id in await self._store.stopped_batches(list(self._held), now_us=now_us):
             for held in self._held.get(batch_id, []):
                 held.stop(now_us)
+            self._stop_long(batch_id)
+
+    def _stop_long(self, batch_id: BatchId) -> None:
+        """Stop what would outlive the grace of a stopped batch at once, in the engine, too."""
+        for flight in list(self.dispatcher.flights()):
+            gap_s = self.dispatcher.gap_s(flight.endpoint) or 0.0
+            is_long = flight.remaining_s(gap_s) * SECOND > self._grace_us
+            if is_long and flight.held.lease.batch_id == batch_id:
+                flight.stop()
+
+    def _yield_to_live(self) -> None:
+        """Stop the newest attempts that a burst of live requests has no room for; their items come again."""
+        for flight in list(self.dispatcher.surplus()):
+            flight.is_yielding = flight.item.was_yielded = True
+            flight.stop()
 
     def _let_go(self) -> None:
         """Drop runs that are lost or done, end those that were stopped, cut short what outlives its grace."""
@@ -195,39 +228,55 @@ class Worker:
             elif held.stopped_us is not None and now_us - held.stopped_us > self._grace_us:
                 held.abandon()
 
-    async def _lease_more(self, allowed: int, now_us: int) -> None:
+    async def _lease_more(self, now_us: int) -> None:
         """Look for runs when those at hand run out, and every tick for batches that nobody works on."""
+        allowed = self.dispatcher.allowed()
         is_due = now_us - self._looked_us >= TICK_S * SECOND
         while is_due or (self._found_some and self._queued()[0] < allowed):
             self._looked_us, is_due = now_us, False
             backlogs = await self._store.backlogs(now_us=now_us)
             self._found_some = bool(backlogs)
-            startable, stuck = self._queued()
-            wants = policy.wants_another(
-                queued=startable,
-                is_stuck=stuck > 0,
-                held=sum(1 for _ in self._runs()),
-                window=allowed,
-                most_held=MOST_HELD,
-                unserved=any(b.pending_runs and not b.leased_runs for b in backlogs),
-            )
-            if not wants or not await self._lease(backlogs, now_us):
+            self._take_claims(backlogs, now_us)
+            if not self._wants_another(backlogs, allowed) or not await self._lease(backlogs, now_us):
                 return
             is_due = True
 
+    def _wants_another(self, backlogs: list[Backlog], allowed: int) -> bool:
+        startable, stuck = self._queued()
+        return wants_another(
+            queued=startable,
+            is_stuck=stuck > 0,
+            held=self.held_runs,
+            window=allowed,
+            most_held=MOST_HELD,
+            unserved=any(not backlog.leased_runs for backlog in backlogs),
+        )
+
+    def _take_claims(self, backlogs: list[Backlog], now_us: int) -> None:
+        """Keep what the policy wants to know of each batch; what is left of one without free runs is in our hands."""
+        claims = {backlog.batch_id: _claim(backlog) for backlog in backlogs}
+        for batch_id, claim in self._claims.items():
+            if batch_id in self._held and batch_id not in claims:
+                left = sum(held.left for held in self._held[batch_id])
+                cost = round(claim.left_cost * left / max(1, claim.left_items))
+                claims[batch_id] = replace(claim, left_items=left, left_cost=cost)
+        self._claims = claims
+        if now_us - self._judged_us >= JUDGE_S * SECOND:
+            self._judged_us = now_us
+            self.outlooks = self.dispatcher.judge(claims.values())
+
     async def _lease(self, backlogs: list[Backlog], now_us: int) -> bool:
         unread = {held.lease.batch_id for held in self._runs() if held.unread_until_us is not None}
-        batch_id = policy.choose([backlog for backlog in backlogs if backlog.batch_id not in unread])
+        claims = [self._claims[backlog.batch_id] for backlog in backlogs if backlog.batch_id not in unread]
+        leased = {backlog.batch_id: backlog.leased_runs for backlog in backlogs}
+        batch_id = self.dispatcher.policy.lease(claims, leased, now_us) if claims else None
         if batch_id is None:
             return False
         lease = await self._store.lease_run(batch_id, holder=self.holder, now_us=now_us, until_us=self._until(now_us))
         if lease is None:
             return False
         held = hold(lease)
-        if batch_id not in self._held:
-            self._held[batch_id] = []
-            self._turns.append(batch_id)
-        for earlier in self._held[batch_id]:
+        for earlier in self._held.setdefault(batch_id, []):
             # after a stall the lease that ran out may be our own: the new epoch fences the old one off
             earlier.is_lost |= earlier.lease.number == lease.number
         self._held[batch_id].append(held)
@@ -244,7 +293,7 @@ class Worker:
 
     async def _read(self, held: HeldRun) -> None:
         try:
-            queue = await read_items(self._blobs, held.lease)
+            reading = await read_items(self._blobs, held.lease)
         except (BlobError, ValueError) as error:
             held.failed_reads += 1
             wait_s = backoff_s(held.failed_reads, jitter=random.random())  # noqa: S311 - no secret
@@ -258,73 +307,75 @@ class Worker:
             )
         else:
             held.unread_until_us = None
-            held.queue = queue
+            held.fill(reading.queue)
+            self.dispatcher.learn(held, reading.shared, reading.groups)
+            if self._claims[held.lease.batch_id].left_items < TAIL_WINDOWS * self.dispatcher.allowed():
+                held.longest_first(self.dispatcher.expected)
 
-    def _dispatch(self, allowed: int) -> bool:
+    def _dispatch(self) -> bool:
         """Start what is admitted, a few at a time; True if there is more to start."""
-        self._full.clear()
-        self._spent.clear()
-        return all(self._in_flight < allowed and self._start_next() for _ in range(STARTS_A_PASS))
+        self._stop_expired()
+        self.dispatcher.begin_pass()
+        return all(self._start_next() for _ in range(STARTS_A_PASS))
+
+    def _stop_expired(self) -> None:
+        now_us = self._clock()
+        for held in self._runs():
+            if held.queue and held.lease.expires_us <= now_us:
+                held.stop(now_us)
 
     def _start_next(self) -> bool:
-        """Take batches in turn, runs of a batch in the order of the plan; False if nothing can be started."""
-        now_us = self._clock()
-        for _ in range(len(self._turns)):
-            self._turns.rotate(-1)
-            for held in self._held[self._turns[-1]]:
-                if held.queue and held.lease.expires_us <= now_us:
-                    held.stop(now_us)
-                item = None if held.is_lost else held.take(self._may_start)
-                if item is not None:
-                    self._start(held, item)
-                    return True
-        return False
+        start = self.dispatcher.next(self._held, self._claims)
+        if start is not None:
+            self._start(start)
+        return start is not None
 
-    def _may_start(self, item: Queued) -> bool:
-        """Ask once a pass for each model: a full queue is walked through quickly."""
-        if item.model in self._full or (item.is_retry and item.model in self._spent):
-            return False
-        if not self._rooms.has_room(item.model):
-            self._full.add(item.model)
-            return False
-        if item.is_retry and not self._budget(item).allows:
-            self._spent.add(item.model)
-            return False
-        return True
+    def _start(self, start: Start) -> None:
+        held, item = start.held, start.item
+        flight = Flight(
+            held=held,
+            item=item,
+            place=start.place,
+            cost=start.cost,
+            expected=start.expected,
+            begun_us=self._clock(),
+            first=self.dispatcher.began,
+        )
+        self.dispatcher.started(flight, self._claims[held.lease.batch_id])
+        flight.task = asyncio.get_running_loop().create_task(self._work(flight))
+        held.in_flight[item.entry.item] = flight.task
+        self.in_flight += 1
 
-    def _budget(self, item: Queued) -> RetryBudget:
-        now_us = self._clock()
-        return self._budgets.get(item.model, RetryBudget(at_us=now_us)).at(now_us)
-
-    def _count(self, item: Queued, budget: RetryBudget) -> None:
-        if len(self._budgets) >= MOST_BUDGETS and item.model not in self._budgets:
-            self._budgets.clear()
-        self._budgets[item.model] = budget
-
-    def _start(self, held: HeldRun, item: Queued) -> None:
-        self._count(item, self._budget(item).attempted(is_retry=item.is_retry))
-        task = asyncio.get_running_loop().create_task(self._work(held, item))
-        held.in_flight[item.entry.item] = task
-        self._in_flight += 1
-
-    async def _work(self, held: HeldRun, item: Queued) -> None:
-        number = item.entry.item
-        settled: Settled | None
+    async def _work(self, flight: Flight) -> None:
+        held, item = flight.held, flight.item
+        settled: Settled | None = None
         try:
-            settled = await attempt(self._engine, held.lease, item, bill=self._bill)
+            settled = await attempt(self._engine, flight, bill=self._bill)
             self._meters.attempts.labels(settled.outcome.value).inc()
-            self._count(item, self._budget(item).succeeded(is_retry=item.is_retry))
+            self.dispatcher.budgets.succeeded(item.model, self._clock(), is_retry=item.is_retry)
+        except asyncio.CancelledError:
+            if not flight.is_yielding:
+                raise
+            self._meters.attempts.labels("yielded").inc()
         except EngineError as error:
             self._meters.attempts.labels(error.failure.label).inc()
             settled = self._after_failure(held, item, error)
         except ApiError as error:
             settled = self._after_failure(held, item, EngineError(Failure.BROKEN, error.message))
         finally:
-            self._in_flight -= 1
-            held.in_flight.pop(number, None)
-            self.wake.set()
+            self._end(flight, settled)
         if settled is not None and not held.is_lost:
+            self.rates.count(held.lease.batch_id)
             self.committer.add(held, settled)
+
+    def _end(self, flight: Flight, settled: Settled | None) -> None:
+        held = flight.held
+        self.in_flight -= 1
+        held.in_flight.pop(flight.item.entry.item, None)
+        self.dispatcher.ended(flight, settled)
+        if flight.is_yielding and settled is None and not self._is_draining and held.stopped_us is None:
+            held.give_back(flight.item, in_front=True)
+        self.wake.set()
 
     def _bill(self, message: Message) -> Bill:
         return bill_of(message, self._prices, now_us=self._clock(), is_batch=True)
@@ -342,7 +393,7 @@ class Worker:
     def _delay(self, held: HeldRun, item: Queued, wait_s: float) -> None:
         def again() -> None:
             held.delayed.pop(item.entry.item, None)
-            held.queue.append(item)
+            held.give_back(item)
             self.wake.set()
 
         held.delayed[item.entry.item] = self.later(wait_s, again)
@@ -350,16 +401,15 @@ class Worker:
     def _remove(self, held: HeldRun) -> None:
         runs = self._held[held.lease.batch_id]
         runs.remove(held)
+        self.dispatcher.forget(held, is_last=not runs)
         if not runs:
             del self._held[held.lease.batch_id]
-            self._turns.remove(held.lease.batch_id)
+            self.rates.forget(held.lease.batch_id)
 
     def _queued(self) -> tuple[int, int]:
         """Count the items that wait: those that could be started, and those whose endpoints are full or down."""
-        if isinstance(self._rooms, OneRoom):
-            return sum(len(held.queue) for held in self._runs()), 0
-        models = Counter(item.model for held in self._runs() for item in held.queue)
-        startable = sum(count for model, count in models.items() if self._rooms.has_room(model))
+        models = sum((held.models for held in self._runs()), Counter[str]())
+        startable = sum(count for model, count in models.items() if self.dispatcher.has_room(model))
         return startable, models.total() - startable
 
     def _runs(self) -> Iterator[HeldRun]:
@@ -367,6 +417,18 @@ class Worker:
 
     def _until(self, now_us: int) -> int:
         return now_us + int(self._settings.lease_s * SECOND)
+
+
+def _claim(backlog: Backlog) -> Claim:
+    return Claim(
+        batch_id=backlog.batch_id,
+        workspace_id=backlog.workspace_id,
+        created_us=backlog.created_us,
+        expires_us=backlog.expires_us,
+        size=backlog.size,
+        left_items=backlog.left_items,
+        left_cost=backlog.left_cost,
+    )
 
 
 def _later(wait_s: float, work: Callable[[], None]) -> asyncio.Handle:

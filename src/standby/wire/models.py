@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -9,6 +10,20 @@ import msgspec
 from standby.wire.batches import page_object, timestamp
 
 _encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a catalogue says of a model; when it was deprecated, none does."""
+
+    lifecycle: str = "active"
+    line: str | None = None
+    retires_us: int | None = None
+    thinking: frozenset[str] | None = None
+    """The types of thinking that it takes; None: all, if it thinks at all."""
+
+
+UNLISTED = Listing()
 
 
 def model_object(
@@ -19,6 +34,7 @@ def model_object(
     max_input_tokens: int | None,
     max_output_tokens: int | None,
     features: frozenset[str] = frozenset(),
+    listing: Listing = UNLISTED,
 ) -> dict[str, Any]:
     """Return a ModelInfo as plain JSON values.
 
@@ -29,17 +45,18 @@ def model_object(
         "id": model_id,
         "display_name": display_name,
         "created_at": timestamp(created_us),
-        "lifecycle": "active",
+        "lifecycle": listing.lifecycle,
         "deprecated_at": None,
-        "retires_at": None,
-        "line": None,
+        "retires_at": None if listing.retires_us is None else timestamp(listing.retires_us),
+        "line": listing.line,
         "max_input_tokens": max_input_tokens,
         "max_tokens": max_output_tokens,
-        "capabilities": _capabilities(features),
+        "capabilities": _capabilities(features, listing.thinking),
     }
 
 
 FEATURES = frozenset({"citations", "image_input", "pdf_input", "structured_outputs", "thinking"})
+_THINKING = ("adaptive", "between_tools", "disabled", "enabled")
 
 
 def encode_model(model: dict[str, Any]) -> bytes:
@@ -52,9 +69,10 @@ def encode_models(models: list[dict[str, Any]], *, has_more: bool) -> bytes:
     return _encode(page_object(models, has_more=has_more))
 
 
-def _capabilities(features: frozenset[str]) -> dict[str, Any]:
+def _capabilities(features: frozenset[str], thinking: frozenset[str] | None) -> dict[str, Any]:
     no = {"supported": False}
-    thinks = {"supported": "thinking" in features}
+    thinks = "thinking" in features
+    types = (_THINKING if thinks else {"disabled"}) if thinking is None else thinking
     return {
         "batch": {"supported": True},
         "citations": {"supported": "citations" in features},
@@ -71,7 +89,7 @@ def _capabilities(features: frozenset[str]) -> dict[str, Any]:
         "server_tools": {"supported": False, "code_execution": no, "web_search": no},
         "structured_outputs": {"supported": "structured_outputs" in features},
         "thinking": {
-            **thinks,
-            "types": {"adaptive": thinks, "between_tools": thinks, "disabled": {"supported": True}, "enabled": thinks},
+            "supported": thinks,
+            "types": {name: {"supported": name in types} for name in _THINKING},
         },
     }

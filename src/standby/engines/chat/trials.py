@@ -15,6 +15,7 @@ from standby.engines.chat.failures import read
 from standby.engines.patience import Limits, Patience
 from standby.wire.chat.chunks import Chunk
 from standby.wire.chat.dialect import Dialect
+from standby.wire.chat.schemas import schema_fields
 
 LIMITS = Limits(first_s=300.0, stall_s=60.0, alive_s=300.0, total_s=300.0)
 WORDS = ("the", "harbour", "was", "quiet", "and", "small", "boats", "lay", "still", "upon", "grey", "water")
@@ -126,9 +127,8 @@ class Trials:
         return (again.cached or 0) > len(WORDS)
 
     async def obeys_schema(self) -> bool:
-        """Ask for JSON that a model would hardly write of its own accord."""
-        form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
-        reply = await self.ask("Say hello.", tokens=64, response_format=form)
+        """Ask for JSON that a model would hardly write of its own accord, in the way in which it will be asked for."""
+        reply = await self.ask("Say hello.", tokens=64, **schema_fields(SCHEMA, self._dialect, name="answer"))
         found = _json(reply.text)
         return isinstance(found, dict) and set(found) == {"colour", "size"} and found["colour"] in {"red", "green"}
 

@@ -22,6 +22,7 @@ from standby.engines.simulated.models import ALIASES, CLAUDES, NAME, context_of,
 from standby.engines.simulated.prefixes import PerSlot, Prefixes, Shared
 from standby.engines.simulated.profiles import Profile, profile_of
 from standby.engines.simulated.prompts import Prompt, last_text, read_prompt
+from standby.engines.simulated.refusals import check_taken
 from standby.engines.simulated.steps import Stepper
 from standby.engines.simulated.tokens import count_prompt
 from standby.errors import EngineError, Failure, ScriptError, invalid
@@ -207,6 +208,7 @@ class Simulated:
         self._check_running()
         params, context = asked.params, asked.context
         resolved(params.model)
+        check_taken(params)
         prompt = read_prompt(params)
         self._ask_fault(params, prompt)
         cue = self._cue_for(params, context)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from functools import lru_cache
 
 from standby.engines.base import Model
-from standby.engines.claude import CATALOGUE, CHECKED, find, served
+from standby.engines.claude import CHECKED, find, served
 from standby.errors import unknown_model
 from standby.records import SECOND
 from standby.wire.models import FEATURES
 
 NAME = "simulated"
 CLAUDES = tuple(claude.id for claude in served(CHECKED))
-"""What is listed, newest first. Retired models answer too, and so does any other name of Claude."""
-ALIASES = {alias: claude.id for claude in CATALOGUE for alias in claude.aliases}
+"""What is listed, newest first. Any other name of Claude answers too, but for those of models that are retired."""
+ALIASES = {alias: claude.id for claude in served(CHECKED) for alias in claude.aliases}
 CREATED_US = 1_767_225_600 * SECOND
 MAX_INPUT = 1_000_000
 MAX_OUTPUT = 128_000
@@ -21,8 +21,13 @@ MAX_OUTPUT = 128_000
 
 @lru_cache(maxsize=1024)
 def resolved(model: str) -> str:
-    """Return the id of a name: any name of Claude is served, one that nobody knows keeps its name."""
+    """Return the id of a name: any name of Claude is served, one that nobody knows keeps its name.
+
+    Raises `InvalidParams` for other names, and for models that were retired on the day of the catalogue.
+    """
     claude = find(model)
+    if claude is not None and claude.lifecycle(CHECKED) == "retired":
+        raise unknown_model(model)
     if claude is not None:
         return claude.id
     if model == NAME or model.startswith("claude-"):

@@ -26,6 +26,13 @@ def keep_to_answer(schema: dict[str, Any], params: MessageParams, dialect: Diale
     """Write the field that keeps the answer to a schema, which stands at `place` in the request."""
     if not _takes_grammar(params, dialect):
         return _response_format("answer", schema)
+    return schema_fields(schema, dialect, name="answer", place=place)
+
+
+def schema_fields(schema: dict[str, Any], dialect: Dialect, *, name: str, place: str = "") -> dict[str, Any]:
+    """Write the field that keeps text to a schema from its first token on."""
+    if not dialect.grammar:
+        return _response_format(name, schema)
     return {"grammar": _compiled(exact_grammar, schema, place)}
 
 
@@ -37,7 +44,7 @@ def keep_to_call(params: MessageParams, dialect: Dialect) -> dict[str, Any]:
     for number, tool in enumerate(params.tools or ()):
         if tool.name in names_of(params):
             _compiled(language_of, tool.input_schema or {}, f"tools.{number}.input_schema")
-    return {"grammar": _compiled(exact_grammar, schema, "tools")}
+    return schema_fields(schema, dialect, name="call", place="tools")
 
 
 def _takes_grammar(params: MessageParams, dialect: Dialect) -> bool:

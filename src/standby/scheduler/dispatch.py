@@ -1,0 +1,283 @@
+"""Which item starts next, and where: policy says whose turn it is, gates where, admission whether at all.
+
+No I/O. A pass looks at every item at most once: what cannot start now is not asked again before the next pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from standby.engines.base import Room
+from standby.records import BatchId, Clock, EndpointView
+from standby.scheduler.control import Control
+from standby.scheduler.flight import Flight
+from standby.scheduler.gates import Gates, Place, RoomView
+from standby.scheduler.held import HeldRun, Queued, Settled, cost_of, expected_cost
+from standby.scheduler.lengths import Lengths
+from standby.scheduler.outlook import Outlook
+from standby.scheduler.policy import Claim, Policy
+from standby.scheduler.retry import RetryBudgets
+
+YIELD_BELOW = 150
+"""Tokens of an answer beyond which it is not thrown away for live traffic."""
+AWAY = "it is away"
+MOST_LOOKS = 512
+"""Items of one batch that are looked at in a pass before it is left for the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An item to start."""
+
+    held: HeldRun
+    item: Queued
+    place: Place
+    expected: int
+    cost: int
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What was found out in one pass."""
+
+    now_us: int
+    closed: set[BatchId] = field(default_factory=set)
+    looked: dict[HeldRun, tuple[int, int]] = field(default_factory=dict)
+    """How many items at the front of a queue cannot start in this pass, and the next place in the plan that may."""
+    views: dict[str, list[RoomView]] = field(default_factory=dict)
+    """By model, since the last start."""
+
+
+class Dispatcher:
+    """What one worker knows of endpoints, turns, prefixes and lengths."""
+
+    def __init__(self, control: Control, *, clock: Clock) -> None:
+        """Begin with nothing in flight."""
+        self.policy = Policy()
+        self.gates = Gates()
+        self.lengths = Lengths()
+        self.budgets = RetryBudgets()
+        self.control = control
+        self._clock = clock
+        self._flights: dict[str, dict[Flight, None]] = {}
+        self._unread: Counter[str] = Counter()
+        self._pass = _Pass(0)
+        self._resume = 0
+        self._ready: set[str] = set()
+
+    def rooms(self) -> Sequence[Room]:
+        """Return the endpoints that are up."""
+        return [room for room in self.control.rooms() if room.is_ready()]
+
+    def allowed(self) -> int:
+        """Return how many batch items may be in flight at all endpoints together."""
+        return sum(self.control.allowed(room.name, room.load()) for room in self.rooms())
+
+    def has_room(self, model: str) -> bool:
+        """Whether an item for this model could be started now, as far as endpoints are concerned."""
+        return any(
+            room.takes(model) and self._in_flight(room.name) < self.control.allowed(room.name, room.load())
+            for room in self.rooms()
+        )
+
+    def begin_pass(self) -> None:
+        """Look at everything anew."""
+        self._pass = _Pass(self._clock())
+        ready = {room.name for room in self.rooms()}
+        for name in self._ready - ready:
+            self.gates.lost(name)
+        self._ready = ready
+
+    def learn(self, held: HeldRun, shared: Sequence[int], groups: Sequence[int]) -> None:
+        """Take a run's place in the prefix tree of its batch."""
+        self.gates.learn(held.lease.batch_id, held.lease.first, shared, groups)
+
+    def forget(self, held: HeldRun, *, is_last: bool) -> None:
+        """Forget a run, and its batch with the last one."""
+        self.gates.forget(held.lease.batch_id, held.lease.first)
+        if is_last:
+            self.policy.forget(held.lease.batch_id)
+
+    def next(self, held: Mapping[BatchId, list[HeldRun]], claims: Mapping[BatchId, Claim]) -> Start | None:
+        """Choose the item that starts next; None if none can."""
+        now = self._pass
+        while True:
+            waiting = [
+                claims[batch_id]
+                for batch_id, runs in held.items()
+                if batch_id not in now.closed and any(run.queue for run in runs)
+            ]
+            chosen = self.policy.turn(waiting, now.now_us) if waiting else None
+            if chosen is None:
+                return None
+            found = self._in_batch(held[chosen])
+            if found is not None:
+                return found
+            now.closed.add(chosen)
+
+    def started(self, flight: Flight, claim: Claim) -> None:
+        """Take note that an attempt begins."""
+        self.policy.started(claim, flight.cost)
+        self.gates.started(flight.item.want, flight.place)
+        self.budgets.attempted(flight.item.model, self._pass.now_us, is_retry=flight.item.is_retry)
+        self._flights.setdefault(flight.endpoint, {})[flight] = None
+        self._unread[flight.endpoint] += flight.unread
+        self._pass.views.clear()
+
+    def began(self, flight: Flight) -> None:
+        """Take note of a first token."""
+        self._unread[flight.endpoint] -= flight.item.want.prompt_tokens - flight.item.want.shared
+        self.gates.first_token(flight.item.want, flight.place)
+
+    def ended(self, flight: Flight, settled: Settled | None) -> None:
+        """Take note that an attempt is over; `settled` if it is the item's last."""
+        self._flights.get(flight.endpoint, {}).pop(flight, None)
+        self._unread[flight.endpoint] -= flight.unread
+        want, lease = flight.item.want, flight.held.lease
+        self.gates.ended(want, flight.place)
+        now_us, actual, took_us = self._clock(), 0, 0
+        if settled is not None and settled.tokens.output:
+            tokens = settled.tokens
+            actual = cost_of(tokens.input + tokens.write_5m + tokens.write_1h, tokens.read, tokens.output)
+            took_us = now_us - flight.begun_us
+            self.lengths.saw(lease.batch_id, want.group, flight.item.max_tokens, tokens.output)
+            self.control.produced(flight.endpoint, tokens.output)
+        elif flight.out:
+            # nothing came of it; what its engine did is known only as the tokens that were seen
+            actual = expected_cost(want, flight.out)
+        self.policy.settled(
+            lease.batch_id, lease.workspace_id, flight.cost, actual, took_us=took_us, is_done=settled is not None
+        )
+        if actual:
+            self.policy.served(actual, now_us)
+
+    def judge(self, claims: Collection[Claim]) -> Mapping[BatchId, Outlook]:
+        """Say what is to be expected of all batches, and let deadlines that are in danger raise admission's floor."""
+        outlooks = self.policy.outlook(list(claims), self._clock())
+        self.control.push = self.policy.push
+        return outlooks
+
+    def surplus(self) -> Iterator[Flight]:
+        """Yield the attempts that live traffic wants stopped: the newest, once an item, with little lost."""
+        for room in self.rooms():
+            excess = self.control.surplus(room.name)
+            flights = self._flights.get(room.name, {})
+            if excess <= 0 or not flights:
+                continue
+            for flight in list(reversed(flights)):
+                if excess <= 0:
+                    break
+                if flight.is_yielding or flight.item.was_yielded or flight.out >= YIELD_BELOW:
+                    continue
+                excess -= 1
+                self.control.wasted(room.name, flight.out)
+                yield flight
+
+    def flights(self) -> Iterator[Flight]:
+        """Yield all attempts under way."""
+        return (flight for flights in self._flights.values() for flight in flights)
+
+    def endpoints(self) -> tuple[EndpointView, ...]:
+        """Return what is to be said of each endpoint, those that are away included."""
+        return tuple(self._seen(room) for room in self.control.rooms())
+
+    def gap_s(self, endpoint: str) -> float | None:
+        """Return the time between two tokens at an endpoint."""
+        for room in self.rooms():
+            if room.name == endpoint:
+                return room.gap_s(now_us=self._clock())
+        return None
+
+    def expected(self, item: Queued) -> int:
+        """Return how many tokens the item's answer will probably have."""
+        return self.lengths.expected(item.want.batch_id, item.want.group, item.max_tokens)
+
+    def _seen(self, room: Room) -> EndpointView:
+        load, controller = room.load(), self.control.controller(room.name)
+        return EndpointView(
+            name=room.name,
+            engine=room.profile.name,
+            cache=room.profile.cache,
+            is_ready=room.is_ready(),
+            slots=load.slots,
+            live=load.live,
+            batch=load.batch,
+            most_batch=self.control.allowed(room.name, load) if room.is_ready() else 0,
+            gap_s=room.gap_s(now_us=self._clock()),
+            target_gap_s=controller.state().get("target_s"),
+            why=controller.why(load) if room.is_ready() else AWAY,
+        )
+
+    def _in_batch(self, runs: Sequence[HeldRun]) -> Start | None:
+        looks = MOST_LOOKS
+        for held in runs:
+            if held.is_lost:
+                continue
+            number, resume = self._pass.looked.get(held, (0, 0))
+            while number < len(held.queue) and looks:
+                item = held.queue[number]
+                if item.want.index >= resume or item.is_retry:
+                    place = self._place_of(held, item)
+                    if place is not None:
+                        self._pass.looked[held] = (number, resume)
+                        return self._start(held, held.take(number), place)
+                    resume = max(resume, self._resume)
+                    looks -= 1
+                number += 1
+            self._pass.looked[held] = (number, resume)
+        return None
+
+    def _start(self, held: HeldRun, item: Queued, place: Place) -> Start:
+        expected = self.expected(item)
+        return Start(held, item, place, expected, expected_cost(item.want, expected))
+
+    def _place_of(self, held: HeldRun, item: Queued) -> Place | None:
+        want, now = item.want, self._pass
+        self._resume = want.index + 1
+        if item.is_retry and not self.budgets.allows(item.model, now.now_us):
+            return None
+        views = self._views(item.model)
+        if not any(view.takes and view.free > 0 for view in views):
+            return None
+        place = self.gates.place(want, views, now.now_us, held.waiting[want.group])
+        if place is None:
+            self._resume = self.gates.resume_at(want)
+            return None
+        prompt = want.prompt_tokens - want.shared
+        return place if self.control.takes_prompt(place.endpoint, self._unread[place.endpoint], prompt) else None
+
+    def _views(self, model: str) -> list[RoomView]:
+        found = self._pass.views.get(model)
+        if found is None:
+            found = self._pass.views[model] = [self._view(room, model) for room in self.rooms()]
+        return found
+
+    def _view(self, room: Room, model: str) -> RoomView:
+        profile = room.profile
+        return RoomView(
+            name=room.name,
+            cache=profile.cache,
+            slots=profile.slots,
+            free=self.control.allowed(room.name, room.load()) - self._in_flight(room.name),
+            kv_tokens=profile.kv_tokens,
+            takes=room.takes(model),
+        )
+
+    def _in_flight(self, endpoint: str) -> int:
+        return len(self._flights.get(endpoint, ()))
+
+
+def wants_another(
+    *, queued: int, held: int, window: int, most_held: int, unserved: bool, is_stuck: bool = False
+) -> bool:
+    """Say whether a worker should lease one more run.
+
+    It should when the items it holds that can be started (`queued`) would not fill its window twice, or when a batch
+    has nobody working on it (`unserved`) and it can still hold one more run. While it holds items that cannot be
+    started (`is_stuck`: their endpoint is full or down), half of what it can hold is kept for unserved batches.
+    """
+    if unserved and held < most_held:
+        return True
+    return queued < window and not (is_stuck and held >= most_held // 2)

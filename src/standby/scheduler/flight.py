@@ -1,0 +1,59 @@
+"""An attempt under way: what it is, where it is, and how far its answer is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from standby.scheduler.gates import Place
+from standby.scheduler.held import HeldRun, Queued
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Flight:
+    """One attempt; the engine tells it of every arrival of tokens (`engines.base.Watch`)."""
+
+    held: HeldRun
+    item: Queued
+    place: Place
+    cost: int
+    """Cost tokens that its batch was charged when it started."""
+    estimate_pico: int = 0
+    """What was reserved for it of what its workspace may spend."""
+    expected: int
+    """Tokens that its answer is expected to have."""
+    begun_us: int
+    first: Callable[[Flight], None]
+    """Called at its first token."""
+    out: int = 0
+    """Tokens of its answer so far."""
+    is_yielding: bool = False
+    """Whether it is being stopped for live traffic."""
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def endpoint(self) -> str:
+        """Name of the endpoint that it was started for."""
+        return self.place.endpoint
+
+    @property
+    def unread(self) -> int:
+        """Tokens of its prompt that the endpoint still has to compute, as estimated; none once a token is out."""
+        return 0 if self.out else self.item.want.prompt_tokens - self.item.want.shared
+
+    def tokens(self, count: int) -> None:
+        """Take note of tokens that just came."""
+        is_first = not self.out
+        self.out += count
+        if is_first and count:
+            self.first(self)
+
+    def remaining_s(self, gap_s: float) -> float:
+        """Return how long it will go on, if a token takes `gap_s`; what is longer than expected is taken as over."""
+        return max(0, self.expected - self.out) * gap_s
+
+    def stop(self) -> None:
+        """Stop it in the engine, too."""
+        if self.task is not None:
+            self.task.cancel()
