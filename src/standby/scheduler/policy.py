@@ -257,7 +257,9 @@ class Policy:
 
     def _keeps(self, last: BatchId, found: Mapping[BatchId, Claim]) -> bool:
         """Whether the last batch goes on, told without looking at all others."""
-        if last not in found or self._look.ranks or not (last in self._small or self._small.isdisjoint(found)):
+        if last not in found or self._look.ranks or not self._seen.keys() >= found.keys():
+            return False
+        if last not in self._small and not self._small.isdisjoint(found):
             return False
         seen = self._seen[last]
         tenant = self._tenants[seen.workspace_id]
