@@ -140,6 +140,13 @@ class Gates:
                 for endpoint in self._endpoints.values():
                     endpoint.close(batch_id)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no plan is in hand and nothing in flight, so that nothing but caches is remembered."""
+        return not self._kin and not any(
+            one.in_flight or one.opened or one.computing for one in self._endpoints.values()
+        )
+
     def lost(self, name: str) -> None:
         """Note that an endpoint went away: its cache will be empty."""
         endpoint = self._endpoints.get(name)
