@@ -32,7 +32,7 @@ from standby.wire.batches import (
 )
 from standby.wire.errors import error_body
 from standby.wire.messages import CacheCreation, Message, Usage, encode_message, tokens_of
-from standby.wire.models import FEATURES, encode_model, encode_models, model_object
+from standby.wire.models import FEATURES, Listing, encode_model, encode_models, model_object
 from tests.wire.strategies import messages
 
 START = 1_795_341_000_125_000
@@ -236,3 +236,22 @@ def test_a_model_is_what_the_sdk_reads(features: frozenset[str]) -> None:
     assert found.capabilities.thinking.supported is ("thinking" in features)
     page = msgspec.json.decode(encode_models([model], has_more=False))
     assert (page["first_id"], page["last_id"]) == ("m", "m")
+
+
+def test_a_model_of_the_catalogue_says_where_it_stands() -> None:
+    """Its line, when it retires, and the kinds of thinking that it takes."""
+    listing = Listing(lifecycle="deprecated", line="opus", retires_us=START, thinking=frozenset({"adaptive"}))
+    model = model_object(
+        "m",
+        display_name="M",
+        created_us=START,
+        max_input_tokens=10,
+        max_output_tokens=5,
+        features=FEATURES,
+        listing=listing,
+    )
+    found = read(ModelInfo, encode_model(model))
+    assert (found.lifecycle, found.line) == ("deprecated", "opus")
+    assert found.retires_at == found.created_at
+    types = found.capabilities.thinking.types
+    assert (types.adaptive.supported, types.enabled.supported) == (True, False)
