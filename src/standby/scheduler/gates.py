@@ -8,12 +8,12 @@ group stays in a slot. An item waits only for something that is in flight.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from standby.engines.base import CacheProfile
 from standby.records import SECOND, BatchId
+from standby.scheduler.caches import Branches, Endpoint, Opened, Slot
 from standby.scheduler.kin import UNGROUPED, Kin, Places
 
 NEAR = 32
@@ -28,8 +28,6 @@ JOIN_US = SECOND // 4
 """How long a free slot waits for other work to be taken in hand before it joins in what a busy slot has."""
 IDLE_US = 10 * SECOND
 """A group that had nothing in flight for so long does not keep others from being opened."""
-MOST_WARM = 4096
-"""Prompts that are remembered as computed, at each endpoint whose cache has no known size."""
 REST_OF_GROUP = -1
 """A depth below every prefix."""
 
@@ -72,47 +70,6 @@ class Place:
     """Only for a cache `per_slot`."""
 
 
-@dataclass(slots=True)
-class _Open:
-    """A group of which something was started at an endpoint."""
-
-    in_flight: int = 0
-    used_us: int = 0
-
-
-@dataclass(slots=True)
-class _Slot:
-    batch_id: BatchId | None = None
-    index: int = 0
-    """The entry whose prompt it holds."""
-    in_flight: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Endpoint:
-    """What we have at one endpoint, and what it should remember of it."""
-
-    in_flight: int = 0
-    full_since_us: int | None = None
-    kv_tokens: int = 0
-    computing: dict[BatchId, Places] = field(default_factory=dict)
-    """Started, and no token seen yet."""
-    warm: dict[BatchId, Places] = field(default_factory=dict)
-    """A token was seen, and since then no more was computed than the cache holds."""
-    ages: deque[tuple[int, BatchId, int]] = field(default_factory=deque)
-    """The same in the order in which they became warm, with `computed` at that time."""
-    computed: int = 0
-    """Tokens of prompts computed so far, as far as they were ours."""
-    opened: dict[tuple[BatchId, int], _Open] = field(default_factory=dict)
-    slots: dict[int, _Slot] = field(default_factory=dict)
-    joins_since_us: int | None = None
-    """Since when a free slot found nothing in hand but what busy ones have."""
-
-    def close(self, batch_id: BatchId) -> None:
-        """Close the groups of a batch that have nothing in flight."""
-        self.opened = {key: one for key, one in self.opened.items() if key[0] != batch_id or one.in_flight}
-
-
 class Gates:
     """Says where items may start. Ask `place` in the order of the plan; tell what became of those that started.
 
@@ -122,7 +79,7 @@ class Gates:
     def __init__(self) -> None:
         """Begin with no plan in hand and nothing in flight."""
         self._kin: dict[BatchId, Kin] = {}
-        self._endpoints: dict[str, _Endpoint] = {}
+        self._endpoints: dict[str, Endpoint] = {}
         self._refused: tuple[BatchId, int, int] | None = None
         self._now_us = 0
 
@@ -143,19 +100,13 @@ class Gates:
     @property
     def is_empty(self) -> bool:
         """Whether no plan is in hand and nothing in flight, so that nothing but caches is remembered."""
-        return not self._kin and not any(
-            one.in_flight or one.opened or one.computing for one in self._endpoints.values()
-        )
+        return not self._kin and all(endpoint.is_idle for endpoint in self._endpoints.values())
 
     def lost(self, name: str) -> None:
         """Note that an endpoint went away: its cache will be empty."""
         endpoint = self._endpoints.get(name)
         if endpoint is not None:
-            endpoint.warm.clear()
-            endpoint.ages.clear()
-            endpoint.full_since_us = None
-            endpoint.opened = {key: one for key, one in endpoint.opened.items() if one.in_flight}
-            endpoint.slots = {number: slot for number, slot in endpoint.slots.items() if slot.in_flight}
+            endpoint.lost()
 
     def place(self, want: Want, rooms: Sequence[RoomView], now_us: int, left_in_group: int) -> Place | None:
         """Say where an item may start now; None if it must wait, or if no endpoint takes it.
@@ -184,11 +135,11 @@ class Gates:
         if kin is not None:
             kin.take(want.index)
         if want.group != UNGROUPED:
-            opened = endpoint.opened.setdefault((want.batch_id, want.group), _Open())
+            opened = endpoint.opened.setdefault((want.batch_id, want.group), Opened())
             opened.in_flight += 1
             opened.used_us = self._now_us
         if place.slot is not None:
-            slot = endpoint.slots.setdefault(place.slot, _Slot())
+            slot = endpoint.slots.setdefault(place.slot, Slot())
             slot.batch_id, slot.index = want.batch_id, want.index
             slot.in_flight += 1
             endpoint.joins_since_us = None
@@ -201,10 +152,8 @@ class Gates:
         endpoint = self._endpoint(place.endpoint)
         computing = endpoint.computing.get(want.batch_id)
         if computing is not None and computing.remove(want.index):
-            endpoint.computed += want.prompt_tokens - min(self._warm(endpoint, want), want.prompt_tokens)
-            endpoint.warm.setdefault(want.batch_id, Places()).add(want.index)
-            endpoint.ages.append((endpoint.computed, want.batch_id, want.index))
-            _cool(endpoint)
+            warm = endpoint.warmest(self._kin.get(want.batch_id), want.batch_id, want.index)
+            endpoint.warmed(want.batch_id, want.index, want.prompt_tokens - min(warm, want.prompt_tokens))
 
     def ended(self, want: Want, place: Place) -> None:
         """Note that an attempt ended, however it did; whoever waited for its first token waits no more."""
@@ -295,7 +244,7 @@ class Gates:
         filled = sum(self._prefix(other) for other in endpoint.opened)
         return filled + self._prefix(key) <= OPEN_SHARE * room.kv_tokens
 
-    def _stays_open(self, key: tuple[BatchId, int], opened: _Open) -> bool:
+    def _stays_open(self, key: tuple[BatchId, int], opened: Opened) -> bool:
         kin = self._kin.get(key[0])
         is_wanted = kin is not None and kin.waiting[key[1]] > 0 and self._now_us - opened.used_us < IDLE_US
         return opened.in_flight > 0 or is_wanted
@@ -310,27 +259,23 @@ class Gates:
         computing = endpoint.computing.get(want.batch_id)
         if kin is None or computing is None:
             return True
-        warm = self._warm(endpoint, want)
+        warm = endpoint.warmest(kin, want.batch_id, want.index)
         if computing.most(kin, want.index) - warm < NEAR:
             return True
         self._refuse(want, warm + NEAR - 1)
         return False
-
-    def _warm(self, endpoint: _Endpoint, want: Want) -> int:
-        kin, warm = self._kin.get(want.batch_id), endpoint.warm.get(want.batch_id)
-        return warm.most(kin, want.index) if kin is not None and warm is not None else 0
 
     def _pass_slots(self, want: Want, room: RoomView, takers: list[RoomView]) -> Place | None:
         """Go to the free slot that holds most of the prompt; wait if a busy one holds more and there is other work.
 
         With no better work left another slot joins in, if what is left of the branch pays for its prefix.
         """
-        slots = [self._endpoint(room.name).slots.setdefault(number, _Slot()) for number in range(room.slots)]
+        slots = [self._endpoint(room.name).slots.setdefault(number, Slot()) for number in range(room.slots)]
         free = [number for number, slot in enumerate(slots) if not slot.in_flight]
         if not free:
             return None
         best = min(free, key=lambda n: (-self._held(slots[n], want), self._is_wanted(slots[n]), n))
-        kin, branches = self._kin.get(want.batch_id), _Branches(want.batch_id, slots)
+        kin, branches = self._kin.get(want.batch_id), Branches(want.batch_id, slots)
         if kin is not None and branches.loss(kin, want.index) >= NEAR:
             depth = branches.held(kin, want.index, is_busy=False) + NEAR - 1
             left = kin.left(kin.begin(want.index, depth), kin.end(want.index, depth))
@@ -348,7 +293,7 @@ class Gates:
         return self._now_us - endpoint.joins_since_us >= JOIN_US
 
     def _has_better_work(
-        self, want: Want, kin: Kin, branches: _Branches, room: RoomView, takers: list[RoomView]
+        self, want: Want, kin: Kin, branches: Branches, room: RoomView, takers: list[RoomView]
     ) -> bool:
         """Whether another branch of this plan could start here for which less must be computed twice."""
         most = branches.loss(kin, want.index) - NEAR
@@ -362,14 +307,14 @@ class Gates:
             index = kin.next_left(kin.end(index, max(0, busy - NEAR)) if is_ours else kin.behind_group(index))
         return False
 
-    def _held(self, slot: _Slot, want: Want) -> int:
+    def _held(self, slot: Slot, want: Want) -> int:
         """Return how much of a prompt a slot holds, or will hold."""
         kin = self._kin.get(want.batch_id)
         if kin is None or slot.batch_id != want.batch_id:
             return 0
         return kin.common(slot.index, want.index)
 
-    def _is_wanted(self, slot: _Slot) -> bool:
+    def _is_wanted(self, slot: Slot) -> bool:
         """Whether items in hand wait for what a slot holds."""
         kin = self._kin.get(slot.batch_id) if slot.batch_id is not None else None
         if kin is None:
@@ -377,34 +322,11 @@ class Gates:
         group = kin.group(slot.index)
         return group != UNGROUPED and kin.waiting[group] > 0
 
-    def _endpoint(self, name: str) -> _Endpoint:
+    def _endpoint(self, name: str) -> Endpoint:
         found = self._endpoints.get(name)
         if found is None:
-            found = self._endpoints[name] = _Endpoint()
+            found = self._endpoints[name] = Endpoint()
         return found
-
-
-@dataclass(slots=True)
-class _Branches:
-    """What the slots of an endpoint hold of one plan."""
-
-    batch_id: BatchId
-    slots: list[_Slot]
-
-    def held(self, kin: Kin, index: int, *, is_busy: bool) -> int:
-        """Return the most that a busy slot holds of a prompt, or a free one."""
-        return max(
-            (
-                kin.common(slot.index, index)
-                for slot in self.slots
-                if slot.batch_id == self.batch_id and (slot.in_flight > 0) is is_busy
-            ),
-            default=0,
-        )
-
-    def loss(self, kin: Kin, index: int) -> int:
-        """Return what would be computed again if an item did not wait for the busy slot that holds most of it."""
-        return self.held(kin, index, is_busy=True) - self.held(kin, index, is_busy=False)
 
 
 def _home(batch_id: BatchId, group: int, takers: list[RoomView]) -> str:
@@ -414,14 +336,3 @@ def _home(batch_id: BatchId, group: int, takers: list[RoomView]) -> str:
 
 def _rank(batch_id: BatchId, group: int, name: str) -> bytes:
     return hashlib.blake2b(f"{batch_id} {group} {name}".encode(), digest_size=8).digest()
-
-
-def _cool(endpoint: _Endpoint) -> None:
-    """Forget what the cache no longer holds: the least recently used, once it computed more than it has room for."""
-    ages, capacity = endpoint.ages, endpoint.kv_tokens
-    while len(ages) > MOST_WARM or (capacity and endpoint.computed - ages[0][0] > capacity):
-        _, batch_id, index = ages.popleft()
-        warm = endpoint.warm[batch_id]
-        warm.remove(index)
-        if not warm:
-            del endpoint.warm[batch_id]
