@@ -59,6 +59,8 @@ class Turns:
     def leave(self, member: str) -> None:
         """Close an account; what was given beyond the others' share stays booked until they have caught up."""
         used = self._used.pop(member, 0.0)
+        if member == self._current:
+            self._current = ""
         self._away = {name: spent for name, spent in self._away.items() if spent > self.floor}
         if used > self.floor:
             self._away[member] = used
