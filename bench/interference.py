@@ -188,20 +188,27 @@ def figures(trace: Trace) -> Figures:
     live = trace.setting.live
     counted = [asked for asked in trace.asked if asked.sent_s >= live.counted_from_s]
     in_bursts = [asked for asked in counted if live.is_burst(asked.sent_s)]
-    waits = [asked.wait_s for asked in in_bursts]
+    ttft_s, gap_s = latencies(in_bursts)
     rates = list(batch_rate(trace.attempts, live.seconds))
     seconds = range(int(live.counted_from_s), int(live.seconds))
     bursts = [rates[second] for second in seconds if live.is_burst(second)]
     idle = [rates[second] for second in seconds if not live.is_burst(second)]
     return Figures(
-        ttft_s=(percentile(waits, 0.5), percentile(waits, 0.95), percentile(waits, 0.99)),
-        gap_s=percentile([gap for asked in in_bursts for gap in asked.gaps], 0.95),
+        ttft_s=ttft_s,
+        gap_s=gap_s,
         failed=sum(asked.first_s is None for asked in counted),
         idle_tokens_s=sum(idle) / len(idle),
         burst_tokens_s=sum(bursts) / len(bursts),
         wasted=wasted(trace.attempts),
         reuse=reuse(trace),
     )
+
+
+def latencies(asked: Sequence[Asked]) -> tuple[tuple[float, float, float], float]:
+    """Return p50, p95 and p99 of the time to the first token, and p95 of the gaps after it, in seconds."""
+    waits = [one.wait_s for one in asked]
+    ttft_s = (percentile(waits, 0.5), percentile(waits, 0.95), percentile(waits, 0.99))
+    return ttft_s, percentile([gap for one in asked for gap in one.gaps], 0.95)
 
 
 def batch_rate(attempts: Iterable[Attempt], seconds: float) -> Iterator[float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -75,6 +75,10 @@ async def _read(store: Any, path: str, *, start: int, end: int) -> Any:
     return obstore.get_range(store, path, start=start, end=end)
 
 
+async def _read_some(store: Any, path: str, *, starts: Sequence[int], ends: Sequence[int]) -> Any:
+    return obstore.get_ranges(store, path, starts=starts, ends=ends)
+
+
 async def _head(store: Any, path: str) -> Any:
     return obstore.head(store, path)
 
@@ -85,7 +89,7 @@ def run_virtually(work: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
     obstore has threads of its own, for which time would not stand still: it reads at once, too.
     """
     loop = VirtualLoop()
-    with mock.patch.multiple(obstore, get_range_async=_read, head_async=_head):
+    with mock.patch.multiple(obstore, get_range_async=_read, get_ranges_async=_read_some, head_async=_head):
         try:
             return loop.run_until_complete(work(loop))
         finally:
