@@ -291,6 +291,15 @@ class LimitSettings:
     batch_requests_per_minute: int = field(default=0, metadata={"doc": "HTTP requests to batch routes.", "min": 0})
     live_requests_per_minute: int = field(default=0, metadata={"doc": "HTTP requests to messages routes.", "min": 0})
     enqueued_items: int = field(default=0, metadata={"doc": "Batch items waiting for a result.", "min": 0})
+    enqueued_tokens: int = field(
+        default=0, metadata={"doc": "Prompt tokens of batch items waiting for a result, as estimated.", "min": 0}
+    )
+    spend_per_day: float = field(
+        default=0.0, metadata={"doc": "Dollars that may be charged a day, UTC.", "min": 0, "max": 9e6}
+    )
+    spend_per_month: float = field(
+        default=0.0, metadata={"doc": "Dollars that may be charged a month, UTC.", "min": 0, "max": 9e6}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,13 @@
     ├── StartError          port taken, data folder in use, schema too new: the server does not start
     ├── ScriptError         a script of the simulator cannot be understood
     ├── ApiError            an answer for the client: status, type, message
-    │   └── InvalidParams   the same fault as a 4xx (live) or as an errored row (batch)
+    │   ├── InvalidParams   the same fault as a 4xx (live) or as an errored row (batch)
+    │   └── LimitReached    a limit of the workspace refuses it
     ├── PriceError          prices cannot be read or fetched
     ├── StoreError          the store could not do what was asked
     │   ├── NotFound        no such batch in this workspace
-    │   └── Conflict        the batch is in a state that forbids it
+    │   ├── Conflict        the batch is in a state that forbids it
+    │   └── QueueFull       the workspace has no room for another batch of this size
     ├── BlobError           bytes could not be read or written
     │   └── Corrupt         bytes do not match their checksum: reported, never served
     └── EngineError         an attempt failed; carries a Failure
@@ -69,6 +71,17 @@ class InvalidParams(ApiError):
     """`params` that can never run: a 4xx for a live request, an errored row in a batch."""
 
 
+class LimitReached(ApiError):
+    """A limit of the workspace refuses the request; `limit` names it for the metrics."""
+
+    def __init__(
+        self, limit: str, status: int, type_: str, message: str, *, headers: dict[str, str] | None = None
+    ) -> None:
+        """Keep which limit it is."""
+        super().__init__(status, type_, message, headers=headers)
+        self.limit = limit
+
+
 def invalid(message: str) -> InvalidParams:
     """400 `invalid_request_error`."""
     return InvalidParams(400, "invalid_request_error", message)
@@ -93,6 +106,18 @@ class NotFound(StoreError):
 
 class Conflict(StoreError):
     """The batch is in a state that forbids it."""
+
+
+class QueueFull(StoreError):
+    """The workspace has no room for another batch of this size."""
+
+    def __init__(self, what: str, *, current: int, added: int, maximum: int) -> None:
+        """Say what there is too much of, `items` or `tokens`, and how much of it."""
+        super().__init__(f"queue: {current} {what} are waiting, {added} more were sent, the maximum is {maximum}")
+        self.what = what
+        self.current = current
+        self.added = added
+        self.maximum = maximum
 
 
 class BlobError(StandbyError):

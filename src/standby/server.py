@@ -38,7 +38,7 @@ from standby.errors import PriceError, ScriptError, SettingError, StartError
 from standby.folder import locked, made
 from standby.logs import set_up_logs
 from standby.pricing.book import PriceBook, open_book
-from standby.records import Clock
+from standby.records import Clock, Queue
 from standby.scheduler.control import TICK_S, AdmissionMeters, Control
 from standby.scheduler.explain import Explain
 from standby.scheduler.inspection import inspect
@@ -46,6 +46,7 @@ from standby.scheduler.intake import Intake
 from standby.scheduler.meters import Meters
 from standby.scheduler.rest import Rest
 from standby.scheduler.runner import run as run_loop
+from standby.scheduler.spending import READ_S, Spending
 from standby.scheduler.sweeper import Sweeper
 from standby.scheduler.worker import Worker
 from standby.store.base import Store
@@ -156,7 +157,9 @@ async def _serve_on(
             prices=prices,
             control=control,
         )
-        till = Till(store=store, prices=prices, clock=clock)
+        spending = Spending(store=store, settings=settings.limits, clock=clock)
+        await spending.run_once()
+        till = Till(store=store, prices=prices, clock=clock, settle=spending.settle)
         if stage is not None:
             rest = Rest(store=store, blobs=blobs, engine=engine, worker=worker, sweeper=sweeper, clock=stage.clock)
             _set(stage, rest, worker, grace_s=settings.batch.grace_s)
@@ -171,18 +174,20 @@ async def _serve_on(
                 blobs=blobs,
                 settings=settings.batch,
                 clock=clock,
-                most_enqueued=settings.limits.enqueued_items,
+                room=Queue(items=settings.limits.enqueued_items, tokens=settings.limits.enqueued_tokens),
+                check=spending.check,
             ),
             clock=clock,
             metrics=Metrics(registry),
             prices=prices,
+            spending=spending,
             till=till,
             explain=Explain(worker),
             state=lambda: phase[0],
             stage=stage,
         )
         web = _Web(_web_config(build_app(deps), settings))
-        async with _loops(worker, sweeper, till, control, settings) as stop_loops:
+        async with _loops(worker, sweeper, till, spending, control, settings) as stop_loops:
             serving = asyncio.create_task(web.serve(sockets=[listener]))
             for line in welcome(settings, listener):
                 say(line)
@@ -385,7 +390,7 @@ class _Web(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def _loops(
-    worker: Worker, sweeper: Sweeper, till: Till, control: Control, settings: Settings
+    worker: Worker, sweeper: Sweeper, till: Till, spending: Spending, control: Control, settings: Settings
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Run the loops; the yielded function ends those that begin new work and leaves the committer running."""
     stop, stop_commits = asyncio.Event(), asyncio.Event()
@@ -399,6 +404,7 @@ async def _loops(
         asyncio.create_task(run_loop("sweeper", sweep, stop=stop, idle_s=SWEEP_S)),
     ]
     lasting = [
+        asyncio.create_task(run_loop("spending", spending.run_once, stop=stop_commits, idle_s=READ_S)),
         asyncio.create_task(run_loop("till", till.run_once, stop=stop_commits, wake=till.wake, idle_s=1.0)),
         asyncio.create_task(run_loop("admission", control.run_once, stop=stop_commits, idle_s=TICK_S)),
         asyncio.create_task(run_loop("leases", worker.renew_once, stop=stop_commits, idle_s=beat_s)),

@@ -26,7 +26,7 @@ TODAY = datetime.fromtimestamp(START_US / 1e6, tz=UTC).date()
 def priced(world: World) -> World:
     """A world in which the tests' model has a price."""
     world.prices = PriceBook(PRICES)
-    world.till = Till(store=world.store, prices=world.prices, clock=world.clock)
+    world.till = Till(store=world.store, prices=world.prices, clock=world.clock, settle=world.spending.settle)
     return world
 
 

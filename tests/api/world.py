@@ -30,6 +30,7 @@ from standby.records import (
     Bill,
     Counts,
     Load,
+    Queue,
     Record,
     SchedulerView,
     SegmentCommit,
@@ -39,6 +40,7 @@ from standby.records import (
 )
 from standby.scheduler.intake import Intake
 from standby.scheduler.sealing import seal
+from standby.scheduler.spending import Spending
 from standby.store.sqlite import SqliteStore
 from standby.wire.batches import succeeded_row
 from standby.wire.messages import (
@@ -226,11 +228,13 @@ class World:
     prices: PriceBook = field(default_factory=PriceBook)
     changes: dict[str, Any] = field(default_factory=dict)
     explain: NobodyWorks = field(default_factory=NobodyWorks)
+    spending: Spending = field(init=False)
     till: Till = field(init=False)
 
     def __post_init__(self) -> None:
         """Open the till beside the store."""
-        self.till = Till(store=self.store, prices=self.prices, clock=self.clock)
+        self.spending = Spending(store=self.store, settings=self.settings.limits, clock=self.clock)
+        self.till = Till(store=self.store, prices=self.prices, clock=self.clock, settle=self.spending.settle)
 
     def app(self) -> ASGIApp:
         """Build the application with everything as it is now."""
@@ -239,10 +243,18 @@ class World:
             "store": self.store,
             "blobs": self.blobs,
             "engine": self.engine,
-            "intake": Intake(store=self.store, blobs=self.blobs, settings=self.settings.batch, clock=self.clock),
+            "intake": Intake(
+                store=self.store,
+                blobs=self.blobs,
+                settings=self.settings.batch,
+                clock=self.clock,
+                room=Queue(items=self.settings.limits.enqueued_items, tokens=self.settings.limits.enqueued_tokens),
+                check=self.spending.check,
+            ),
             "clock": self.clock,
             "metrics": Metrics(),
             "prices": self.prices,
+            "spending": self.spending,
             "till": self.till,
             "explain": self.explain,
             "state": lambda: self.phase[0],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from standby.errors import ApiError, BlobError, EngineError, Failure, InvalidParams
-from standby.records import BatchId
+from standby.records import BatchId, Queue
 from standby.scheduler.inspection import inspect
 from standby.states import BatchState
 
@@ -266,7 +266,7 @@ async def test_a_drained_worker_leaves_nothing_half_done(house: Any, make_item: 
 
 async def test_the_queue_limit_holds_to_the_item(house: Any, make_item: Callable[..., Any], tmp_path: Path) -> None:
     """A batch that would overshoot is refused with 429 and leaves no trace; one that just fits is taken."""
-    house.intake.most_enqueued = 5
+    house.intake.room = Queue(items=5)
     await house.submit([make_item(f"i{n}") for n in range(3)])
     with pytest.raises(ApiError, match="3 are waiting, 3 more were sent, and the maximum is 5") as refused:
         await house.submit([make_item(f"i{n}") for n in range(3)])

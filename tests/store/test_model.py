@@ -396,7 +396,7 @@ class Walk(RuleBasedStateMachine):
         assert closing == {batch_id for batch_id, batch in self.model.items() if batch.is_closing(now_us)}
         assert set(self.run(self.store.erasures())) == self.owed
         open_items = [b.size - len(b.results) for b in self.model.values() if b.state is not BatchState.ENDED]
-        assert self.run(self.store.enqueued_items(self.workspace_id)) == sum(open_items)
+        assert self.run(self.store.queue_of(self.workspace_id)).items == sum(open_items)
 
     def _runs(self, state: RunState) -> list[ModelRun]:
         return [run for batch in self.model.values() for run in batch.runs if run.state is state]

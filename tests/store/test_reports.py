@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from standby.errors import NotFound, StoreError
-from standby.records import BatchId, PlanFacts, Workspace
+from standby.records import BatchId, PlanFacts, Queue, Workspace
 from standby.states import Outcome
 from standby.store.base import Store
 from tests.store.build import NOW, commit, created, ended, leased, new_batch
@@ -31,8 +31,8 @@ async def test_enqueued_items_are_those_without_a_result(store: Store, workspace
     await ended(store)
     other = await store.create_workspace("other", now_us=NOW)
 
-    assert await store.enqueued_items(workspace.id) == 7
-    assert await store.enqueued_items(other.id) == 0
+    assert (await store.queue_of(workspace.id)).items == 7
+    assert await store.queue_of(other.id) == Queue()
 
 
 async def test_results_are_counted_over_all_batches(store: Store) -> None:

@@ -40,7 +40,7 @@ def build_app(deps: Deps) -> ASGIApp:
 def routes(deps: Deps, guard: Guard, limits: Limits) -> Sequence[BaseRoute]:
     """List every route; those of the API stand behind the setting `server.path_prefix`."""
     batches, messages, models = Batches(deps, limits), Messages(deps), Models(deps)
-    money = Money(deps)
+    money = Money(deps, limits)
     extensions, health, emulation = Extensions(deps), Health(deps), Emulation(deps.stage)
     batch, live, free, test = guard.batch, guard.live, guard.free, guard.test
     api = [

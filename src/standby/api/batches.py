@@ -41,7 +41,8 @@ class Batches:
 
     async def create(self, request: Request, caller: Caller) -> Response:
         """Hand the body on as it arrives; answer once the batch is durable."""
-        await self._limits.check_queue(caller.workspace_id)
+        if not (_idempotency_key(request) or _is_sdk_retry(request)):
+            await self._check_limits(caller)  # else its twin, that was taken, may answer
         check_awake(self._deps)
         check_length(request, self._deps.settings.batch.max_body_mb * 2**20)
         try:
@@ -98,6 +99,10 @@ class Batches:
         if not segments:
             raise no_results(batch.id)
         return await download(self._deps, request, caller, segments)
+
+    async def _check_limits(self, caller: Caller) -> None:
+        await self._deps.spending.check(caller.workspace_id)
+        await self._limits.check_queue(caller.workspace_id)
 
     async def _take(self, request: Request, caller: Caller) -> Created:
         upload = self._deps.intake.begin(

@@ -44,7 +44,7 @@ async def cost_of(
         "created_at": timestamp(batch.created_us),
         "ended_at": None if batch.ended_us is None else timestamp(batch.ended_us),
         **_sums(whole),
-        "reuse": {"read_share": _share(whole.tokens), "bound": None},
+        "reuse": {"read_share": _share(whole.tokens), "bound": await _bound(store, batch)},
         "models": [{"model": bill.model or None, **_sums(bill)} for bill in bills],
         "not_charged": {
             outcome: {"items": getattr(batch.counts, outcome), "cost_pico": 0}
@@ -83,6 +83,12 @@ def _share(tokens: Tokens) -> float | None:
     """Return the share of prompt tokens that came out of a cache."""
     prompt = tokens.input + tokens.write_5m + tokens.write_1h + tokens.read
     return round(tokens.read / prompt, 4) if prompt else None
+
+
+async def _bound(store: Store, batch: Batch) -> float | None:
+    """Return the share of prompt tokens that a cache could have reused at most, as the plan estimated it."""
+    facts = await store.plan_of(batch.id)
+    return round(facts.shared_tokens / facts.prompt_tokens, 4) if facts.prompt_tokens else None
 
 
 async def _dearest(

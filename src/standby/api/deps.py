@@ -14,7 +14,7 @@ from standby.config import Settings
 from standby.emulation.stage import Stage
 from standby.engines.base import Engine
 from standby.pricing.book import PriceBook
-from standby.records import BatchId, BatchView, Clock, Created, Principal, Rules, SchedulerView
+from standby.records import BatchId, BatchView, Clock, Created, Principal, Rules, SchedulerView, WorkspaceId
 from standby.store.base import Store
 
 
@@ -70,6 +70,58 @@ class Explain(Protocol):
         ...
 
 
+class Spending(Protocol):
+    """Spend limits of workspaces."""
+
+    def is_limited(self, workspace_id: WorkspaceId) -> bool:
+        """Whether this workspace has one."""
+        ...
+
+    async def check(self, workspace_id: WorkspaceId) -> None:
+        """Refuse new work of a workspace whose limit is reached; `LimitReached`."""
+        ...
+
+    async def reserve(self, workspace_id: WorkspaceId, estimate_pico: int) -> int:
+        """Reserve what a live request is expected to cost; `LimitReached` if it may not run."""
+        ...
+
+    def release(self, token: int) -> None:
+        """Give a reservation back, unless it was settled."""
+        ...
+
+    async def standing(self, workspace_id: WorkspaceId) -> tuple[SpendStanding, int]:
+        """Read where a workspace stands, and how many requests of this month have no known price."""
+        ...
+
+
+class SpendStanding(Protocol):
+    """Where a workspace stands, in pico-dollars."""
+
+    @property
+    def limits_pico(self) -> tuple[int, int]:
+        """What it may spend a day and a month; 0 is any amount."""
+        ...
+
+    @property
+    def day_pico(self) -> int:
+        """Spent today."""
+        ...
+
+    @property
+    def month_pico(self) -> int:
+        """Spent this month."""
+        ...
+
+    @property
+    def reserved_pico(self) -> int:
+        """Expected of what is in flight."""
+        ...
+
+    def turns_us(self, now_us: int) -> tuple[int, int]:
+        """Return when the day and the month end."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deps:
     """Everything behind the routes."""
@@ -83,6 +135,7 @@ class Deps:
     clock: Clock
     metrics: Metrics
     prices: PriceBook
+    spending: Spending
     till: Till
     """Where live requests are charged."""
     state: Callable[[], Phase]

@@ -16,7 +16,7 @@ from standby.api.call import Call, attach
 from standby.api.faults import answer_to, describe, is_foreseen
 from standby.api.metrics import Metrics
 from standby.api.replies import error_reply
-from standby.errors import ApiError, StandbyError
+from standby.errors import ApiError, LimitReached, StandbyError
 from standby.ids import random_id
 
 CLIENT_LEFT = 499
@@ -64,6 +64,8 @@ class Front:
 
     async def _fail(self, error: Exception, call: Call, answer: _Answer, scope: Scope, incoming: Incoming) -> None:
         fault = answer_to(error)
+        if isinstance(fault, LimitReached):
+            self._metrics.count_refusal(fault.limit)
         if fault.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             write = log.warning if is_foreseen(error) else log.error
             write("request failed", request_id=call.request_id, route=call.route, **describe(error))

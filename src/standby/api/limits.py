@@ -10,8 +10,8 @@ from enum import StrEnum
 
 from standby.api.call import Call, Caller
 from standby.config import LimitSettings
-from standby.errors import ApiError
-from standby.records import SECOND, Clock, WorkspaceId
+from standby.errors import ApiError, LimitReached
+from standby.records import SECOND, Clock, OwnLimits, Queue, WorkspaceId
 from standby.store.base import Store
 from standby.wire.batches import timestamp
 from standby.wire.errors import queue_full
@@ -69,7 +69,8 @@ def headers_of(verdict: Verdict) -> dict[str, str]:
 
 def too_many_requests(pool: Pool, verdict: Verdict) -> ApiError:
     """429 that says when to come back."""
-    return ApiError(
+    return LimitReached(
+        f"{pool}_requests",
         429,
         "rate_limit_error",
         f"This workspace may send {verdict.limit} {pool} requests per minute. Retry after the time in `retry-after`.",
@@ -100,13 +101,23 @@ class Limits:
             raise too_many_requests(pool, verdict)
 
     async def check_queue(self, workspace_id: WorkspaceId) -> None:
-        """Refuse a create whose first item would be too many, before its body is read; the intake checks the rest."""
-        maximum = self._settings.enqueued_items
-        if not maximum:
+        """Refuse a create for which there is no room at all, before its body is read; the store checks the rest."""
+        room = await self.room(workspace_id)
+        if not (room.items or room.tokens):
             return
-        current = await self._store.enqueued_items(workspace_id)
-        if current >= maximum:
-            raise queue_full(current=current, added=1, maximum=maximum)
+        queue = await self._store.queue_of(workspace_id)
+        if room.items and queue.items >= room.items:
+            raise queue_full("items", current=queue.items, added=1, maximum=room.items)
+        if room.tokens and queue.tokens >= room.tokens:
+            raise queue_full("tokens", current=queue.tokens, added=1, maximum=room.tokens)
+
+    async def room(self, workspace_id: WorkspaceId) -> Queue:
+        """Read how much may wait in a workspace; 0 is any amount."""
+        own = (await self._store.list_limits()).get(workspace_id, OwnLimits())
+        return Queue(
+            items=self._settings.enqueued_items if own.enqueued_items is None else own.enqueued_items,
+            tokens=self._settings.enqueued_tokens if own.enqueued_tokens is None else own.enqueued_tokens,
+        )
 
     def _per_minute(self, pool: Pool) -> int:
         if pool is Pool.BATCH:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
-from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 from msgspec.structs import replace
 from starlette.requests import Request
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from standby.api.batches import check_awake
 from standby.api.bodies import read_body
@@ -23,6 +22,7 @@ from standby.api.replies import Streamed, close, json_reply, unless_gone
 from standby.api.till import Receipt
 from standby.engines.base import Context, check_model
 from standby.errors import EngineError, Failure
+from standby.pricing.bills import estimate_of
 from standby.wire.errors import error_event
 from standby.wire.messages import (
     Event,
@@ -39,6 +39,9 @@ from standby.wire.sse import encode_event
 OFF_LOOP = 1 << 18
 """From this size on a body is decoded in a thread, so that nobody else waits for it."""
 PING_S = 15.0
+BYTES_A_TOKEN = 4
+LIKELY_ANSWER = 1024
+"""What is reserved for an answer: its `max_tokens`, but no more tokens than this, since few answers are longer."""
 EVENTS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 T = TypeVar("T")
 
@@ -61,10 +64,13 @@ class Messages:
         )
         await check_model(self._deps.engine, params)
         context = Context(workspace_id=caller.workspace_id, simulate=caller.rules.simulate)
+        tab = await self._reserve(caller, params, len(body))
         if params.stream:
-            return await self._streamed(request, params, context, caller)
-        message = await unless_gone(request.receive, self._deps.engine.generate(params, live=True, context=context))
-        self._deps.till.charge(caller.principal, message)
+            return Closing(await tab.over(self._streamed(request, params, context, tab)), tab)
+        message = await tab.over(
+            unless_gone(request.receive, self._deps.engine.generate(params, live=True, context=context))
+        )
+        tab.charge(message)
         return json_reply(encode_message(as_live(message)))
 
     async def count_tokens(self, request: Request, caller: Caller) -> ASGIApp:
@@ -74,14 +80,72 @@ class Messages:
         count = await unless_gone(request.receive, self._deps.engine.count_tokens(params))
         return json_reply(msgspec.json.encode({"input_tokens": count}))
 
-    async def _streamed(self, request: Request, params: MessageParams, context: Context, caller: Caller) -> ASGIApp:
+    async def _reserve(self, caller: Caller, params: MessageParams, size: int) -> Tab:
+        """Reserve what the request is expected to cost; `LimitReached` if its workspace may spend no more."""
+        deps, estimate = self._deps, 0
+        if deps.spending.is_limited(caller.workspace_id):
+            estimate = estimate_of(
+                deps.prices,
+                await deps.engine.resolve(params.model),
+                prompt_tokens=size // BYTES_A_TOKEN,
+                output_tokens=min(params.max_tokens, LIKELY_ANSWER),
+                now_us=deps.clock(),
+                is_batch=False,
+            )
+        return Tab(deps, caller, await deps.spending.reserve(caller.workspace_id, estimate))
+
+    async def _streamed(self, request: Request, params: MessageParams, context: Context, tab: Tab) -> ASGIApp:
         """Wait for the first event before the status is sent, so that a failure until then is a plain error."""
         events = self._deps.engine.stream(params, live=True, context=context)
         first = await unless_gone(request.receive, _next(events))
         if first is None:
             raise EngineError(Failure.EMPTY, "The engine gave no answer.")
-        charge = partial(self._deps.till.charge, caller.principal)
-        return Streamed(_frames(first, events, call_of(request.scope).request_id, charge), headers=EVENTS)
+        return Streamed(_frames(first, events, call_of(request.scope).request_id, tab.charge), headers=EVENTS)
+
+
+class Tab:
+    """What was reserved for one live request: it becomes a charge, or is given back."""
+
+    def __init__(self, deps: Deps, caller: Caller, token: int) -> None:
+        """Keep the reservation."""
+        self._deps = deps
+        self._caller = caller
+        self._token: int | None = token
+
+    def charge(self, message: Message) -> None:
+        """Charge a complete answer; from here on the till holds the reservation, until the ledger has the charge."""
+        token, self._token = self._token, None
+        self._deps.till.charge(self._caller.principal, message, token=token)
+
+    def close(self) -> None:
+        """Give back what did not become a charge."""
+        token, self._token = self._token, None
+        if token is not None:
+            self._deps.spending.release(token)
+
+    async def over(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work; if it fails, nothing is reserved any more."""
+        try:
+            return await work
+        except BaseException:
+            self.close()
+            raise
+
+
+class Closing:
+    """An answer at whose end the tab is closed, however it ends."""
+
+    def __init__(self, app: ASGIApp, tab: Tab) -> None:
+        """Wrap the answer."""
+        self._app = app
+        self._tab = tab
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._tab.close()
 
 
 async def decoded(raw: bytes, decode: Callable[[bytes], T]) -> T:

@@ -37,6 +37,16 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self._refusals = Counter(
+            "standby_limit_refusals",
+            "Requests that a limit of their workspace refused, by limit.",
+            ("limit",),
+            registry=self.registry,
+        )
+
+    def count_refusal(self, limit: str) -> None:
+        """Count one request that a limit of its workspace refused."""
+        self._refusals.labels(limit).inc()
 
     def count_request(self, *, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answered request."""

@@ -12,10 +12,12 @@ from standby.api.batches import find_batch
 from standby.api.call import Caller
 from standby.api.cost import cost_of
 from standby.api.deps import Deps
+from standby.api.limits import Limits
 from standby.api.replies import json_reply
 from standby.errors import invalid
 from standby.records import DAY, Bill, UsageRow
 from standby.store.base import By
+from standby.wire.batches import timestamp
 
 EPOCH = date(1970, 1, 1)
 MOST_SHOWN = 100
@@ -25,9 +27,10 @@ TOP = 10
 class Money:
     """Usage of a workspace, cost of a batch."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: Deps, limits: Limits) -> None:
         """Keep what the verbs need."""
         self._deps = deps
+        self._limits = limits
 
     async def usage(self, request: Request, caller: Caller) -> Response:
         """Sum what this workspace used: `by`, `since`, `until` as query parameters."""
@@ -39,7 +42,24 @@ class Money:
             since_day=day_of("since", query.get("since"), now_us=self._deps.clock()),
             until_day=day_of("until", query.get("until"), now_us=self._deps.clock()),
         )
-        return json_reply(msgspec.json.encode({"type": "standby_usage", "data": [usage_row(row, by) for row in rows]}))
+        data = [usage_row(row, by) for row in rows]
+        limits = await self._standing(caller)
+        return json_reply(msgspec.json.encode({"type": "standby_usage", "data": data, "limits": limits}))
+
+    async def _standing(self, caller: Caller) -> dict[str, object]:
+        """Say where the workspace stands against its limits, whatever the query asked."""
+        now_us = self._deps.clock()
+        standing, unpriced = await self._deps.spending.standing(caller.workspace_id)
+        queue, room = await self._deps.store.queue_of(caller.workspace_id), await self._limits.room(caller.workspace_id)
+        (day_pico, month_pico), (day_us, month_us) = standing.limits_pico, standing.turns_us(now_us)
+        reserved = standing.reserved_pico
+        return {
+            "spend_per_day": _spend(day_pico, standing.day_pico, reserved, day_us),
+            "spend_per_month": _spend(month_pico, standing.month_pico, reserved, month_us),
+            "unpriced_requests_this_month": unpriced,
+            "enqueued_items": {"limit": room.items or None, "waiting": queue.items},
+            "enqueued_tokens": {"limit": room.tokens or None, "waiting": queue.tokens},
+        }
 
     async def cost(self, request: Request, caller: Caller) -> Response:
         """Report what a batch cost so far, `top` of its dearest items included."""
@@ -48,6 +68,16 @@ class Money:
         now_us = self._deps.clock()
         report = await cost_of(self._deps.store, self._deps.blobs, self._deps.prices, batch, top=top, now_us=now_us)
         return json_reply(msgspec.json.encode(report))
+
+
+def _spend(limit_pico: int, spent_pico: int, reserved_pico: int, ends_us: int) -> dict[str, object]:
+    return {
+        "limit_pico": limit_pico or None,
+        "spent_pico": spent_pico,
+        "reserved_pico": reserved_pico,
+        "left_pico": max(0, limit_pico - spent_pico - reserved_pico) if limit_pico else None,
+        "ends_at": timestamp(ends_us),
+    }
 
 
 def by_of(text: str) -> tuple[By, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -19,23 +20,28 @@ Payer = tuple[str, str, str]
 class Till:
     """Takes charges; `run_once` writes them. A crash loses at most those of the last moment."""
 
-    def __init__(self, *, store: Store, prices: PriceBook, clock: Clock) -> None:
-        """Begin empty."""
+    def __init__(self, *, store: Store, prices: PriceBook, clock: Clock, settle: Callable[[int, int], None]) -> None:
+        """Begin empty; `settle` gets each reservation and its charge once the store has it."""
+        self._settle = settle
+        self._reserved: dict[int, int] = {}
         self._store = store
         self._prices = prices
         self._clock = clock
         self._pending: dict[Payer, LiveBill] = {}
         self.wake = asyncio.Event()
 
-    def charge(self, principal: Principal, message: Message) -> None:
-        """Charge a finished answer."""
+    def charge(self, principal: Principal, message: Message, *, token: int | None = None) -> None:
+        """Charge a finished answer; `token` is what was reserved for it."""
         bill = bill_of(message, self._prices, now_us=self._clock(), is_batch=False)
         self._add(LiveBill(workspace_id=principal.workspace_id, credential=principal.credential, bill=bill))
+        if token is not None:
+            self._reserved[token] = bill.charge_pico
         self.wake.set()
 
     async def run_once(self) -> float | None:
         """Write what is pending, in one transaction; after a failure it is pending again. None: sleep until woken."""
         taken, self._pending = self._pending, {}
+        reserved, self._reserved = self._reserved, {}
         if not taken:
             return None
         try:
@@ -43,7 +49,10 @@ class Till:
         except BaseException:
             for one in taken.values():
                 self._add(one)
+            self._reserved |= reserved
             raise
+        for token, pico in reserved.items():
+            self._settle(token, pico)
         return GATHER_S
 
     def _add(self, one: LiveBill) -> None:

@@ -174,7 +174,9 @@ def _show_cost(report: dict[str, Any]) -> None:
         [(name, _money(report[column], report)) for name, column in [*lines, ("an item", "mean_item_pico")]],
     )
     if report["reuse"]["read_share"] is not None:
-        click.echo(f"{report['reuse']['read_share']:.1%} of the prompt tokens came out of a cache.")
+        bound = report["reuse"]["bound"]
+        most = "" if bound is None else f"; its plan repeats {bound:.1%}, the most that could"
+        click.echo(f"{report['reuse']['read_share']:.1%} of the prompt tokens came out of a cache{most}.")
     if len(report["models"]) > 1:
         show(
             ("model", "requests", "charged"),

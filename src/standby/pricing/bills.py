@@ -28,6 +28,16 @@ def bill_of(message: Message, book: PriceBook, *, now_us: int, is_batch: bool) -
     )
 
 
+def estimate_of(
+    book: PriceBook, model: str, *, prompt_tokens: int, output_tokens: int, now_us: int, is_batch: bool
+) -> int:
+    """Say what a request is expected to cost without a cache, in pico-dollars; 0 if nobody knows the price."""
+    price = book.price(model, now_us)
+    if price is None:
+        return 0
+    return price.charge(Tokens(input=prompt_tokens, output=output_tokens), is_batch=is_batch)
+
+
 def charge_of(usage: Usage, price: Price, *, is_batch: bool) -> int:
     """Price what one request used, in pico-dollars."""
     return price.charge(tokens_of(usage), is_batch=is_batch, **_extras(usage))

@@ -9,19 +9,19 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from standby.blobs.base import Blobs, Spool
 from standby.config import BatchSettings
 from standby.doors import door
-from standby.errors import BlobError, StoreError, invalid
+from standby.errors import BlobError, QueueFull, StoreError, invalid
 from standby.ids import make_id
-from standby.records import BatchId, Clock, Created, NewBatch, Origin, PlanFacts, Principal, Rules
+from standby.records import BatchId, Clock, Created, NewBatch, Origin, PlanFacts, Principal, Queue, Rules, WorkspaceId
 from standby.scheduler.split import SplitResult, split
 from standby.scheduler.split_child import split_in_child
-from standby.store.base import Store
+from standby.store.base import ANY_QUEUE, Store
 from standby.wire.bodies import Inflate
 from standby.wire.errors import queue_full
 
@@ -31,18 +31,32 @@ CHILD_FROM = 1 << 20
 CHILDREN = 2
 
 
+Check = Callable[[WorkspaceId], Awaitable[None]]
+
+
 class Intake:
     """The door for creates; one a server."""
 
     def __init__(
-        self, *, store: Store, blobs: Blobs, settings: BatchSettings, clock: Clock, most_enqueued: int = 0
+        self,
+        *,
+        store: Store,
+        blobs: Blobs,
+        settings: BatchSettings,
+        clock: Clock,
+        room: Queue = ANY_QUEUE,
+        check: Check | None = None,
     ) -> None:
-        """Remember where batches go; `most_enqueued` items may wait in a workspace, 0 means any number."""
+        """Remember where batches go; `room` is how much may wait in a workspace without limits of its own.
+
+        `check` refuses a workspace for other reasons, by raising `ApiError`.
+        """
         self.store = store
         self.blobs = blobs
         self.settings = settings
         self.clock = clock
-        self.most_enqueued = most_enqueued
+        self.room = room
+        self.check = check
         self.children = asyncio.Semaphore(CHILDREN)
         self._twins: dict[tuple[str, bytes], _Turn] = {}
 
@@ -153,22 +167,16 @@ class Upload:
         twin = await store.find_twin(self._principal.workspace_id, new, now_us=now_us)
         if twin is not None:
             return Created(batch=twin, is_new=False)
+        if self._intake.check is not None:
+            await self._intake.check(self._principal.workspace_id)
         plan = spool.path.with_name("plan")
         found = await self._split(spool.path, plan)
         if found.fault is not None:
             raise invalid(found.fault)
-        await self._check_queue(found.size)
         now_us = self._intake.clock()
         new = self._new_batch(now_us, found)
         self._spool = None
         return await asyncio.shield(asyncio.ensure_future(self._keep(new, spool, plan, now_us)))
-
-    async def _check_queue(self, size: int) -> None:
-        maximum = self._intake.most_enqueued
-        if maximum:
-            current = await self._intake.store.enqueued_items(self._principal.workspace_id)
-            if current + size > maximum:
-                raise queue_full(current=current, added=size, maximum=maximum)
 
     async def _keep(self, new: NewBatch, spool: Spool, plan: Path, now_us: int) -> Created:
         """From here on a client that goes away no longer stops the create: its retry will find the twin."""
@@ -177,8 +185,10 @@ class Upload:
         try:
             await blobs.adopt(new.id, items=spool, plan=plan)
             door("intake.before_create")
-            created = await store.create_batch(new, now_us=now_us)
+            created = await store.create_batch(new, now_us=now_us, room=self._intake.room)
             is_mine = created.is_new
+        except QueueFull as full:
+            raise queue_full(full.what, current=full.current, added=full.added, maximum=full.maximum) from None
         finally:
             await spool.discard()
             if not is_mine:

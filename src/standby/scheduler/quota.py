@@ -62,6 +62,15 @@ class Standing:
         sums = (("day", self.limit.day_pico, self.day_pico), ("month", self.limit.month_pico, self.month_pico))
         return tuple(name for name, limit, spent in sums if limit and spent >= limit)
 
+    @property
+    def limits_pico(self) -> tuple[int, int]:
+        """What may be spent a day and a month; 0 is any amount."""
+        return self.limit.day_pico, self.limit.month_pico
+
+    def turns_us(self, now_us: int) -> tuple[int, int]:
+        """Return when the day and the month end, UTC."""
+        return next_day_us(now_us), next_month_us(now_us)
+
     def access_us(self, now_us: int) -> int:
         """Return when every limit that is reached begins anew; `now_us` if none is."""
         ends = {"day": next_day_us(now_us), "month": next_month_us(now_us)}

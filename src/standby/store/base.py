@@ -21,24 +21,32 @@ from standby.records import (
     LeasedRun,
     LiveBill,
     NewBatch,
+    OwnLimits,
     Page,
     PlanFacts,
+    Queue,
     Rules,
     Seal,
     Segment,
     SegmentCommit,
+    Spent,
     UsageRow,
     Workspace,
     WorkspaceId,
 )
 from standby.states import Outcome
 
+ANY_QUEUE = Queue()
+
 
 class Batches(Protocol):
     """What the API asks for."""
 
-    async def create_batch(self, new: NewBatch, *, now_us: int) -> Created:
+    async def create_batch(self, new: NewBatch, *, now_us: int, room: Queue = ANY_QUEUE) -> Created:
         """Accept a batch with its runs, unless an earlier twin exists; then return the twin.
+
+        `room` is how much may wait in a workspace that has no limits of its own; 0 is any amount. A batch that does
+        not fit raises `QueueFull`; so of several creates at once only those are accepted that fit together.
 
         A twin has the same workspace and credential and the same `idempotency_key` made within 24 h; or, if there is
         no key and `new.origin.is_sdk_retry`, the same body digest made within 10 minutes. The same
@@ -178,6 +186,14 @@ class Tenants(Protocol):
         """Revoke for ever; a second time changes nothing; `NotFound`."""
         ...
 
+    async def set_limits(self, workspace_id: WorkspaceId, limits: OwnLimits) -> None:
+        """Replace what a workspace may do; `NotFound` for an unknown one."""
+        ...
+
+    async def list_limits(self) -> dict[WorkspaceId, OwnLimits]:
+        """List the workspaces that have limits of their own."""
+        ...
+
     async def find_key(self, digest: bytes) -> Key | None:
         """Find the key, revoked or not, that has this digest."""
         ...
@@ -190,8 +206,8 @@ class Reports(Protocol):
         """Count batches by state, deleted ones left out."""
         ...
 
-    async def enqueued_items(self, workspace_id: WorkspaceId) -> int:
-        """Count items without a result in batches of this workspace that are not ended."""
+    async def queue_of(self, workspace_id: WorkspaceId) -> Queue:
+        """Count what has no result in batches of this workspace that are not ended; computed, so it cannot drift."""
         ...
 
     async def count_results(self) -> dict[Outcome, int]:
@@ -237,6 +253,10 @@ class Bills(Protocol):
         until_day: int | None = None,
     ) -> list[UsageRow]:
         """Sum bills of all workspaces or one, from a day (UTC, days since 1970) up to but without another."""
+        ...
+
+    async def spent(self, workspace_id: WorkspaceId, *, since_day: int) -> dict[int, Spent]:
+        """Sum what a workspace was charged by day (UTC, days since 1970), from a day on; days without are left out."""
         ...
 
     async def bills_of(self, batch_id: BatchId) -> list[Bill]:

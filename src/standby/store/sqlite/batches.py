@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 
-from standby.errors import Conflict, StoreError
-from standby.records import DAY, SECOND, Batch, BatchId, Created, NewBatch, Page, Segment, WorkspaceId
+from standby.errors import Conflict, QueueFull, StoreError
+from standby.records import DAY, SECOND, Batch, BatchId, Created, NewBatch, Page, Queue, Segment, WorkspaceId
 from standby.states import BatchState
+from standby.store.base import ANY_QUEUE
 from standby.store.sqlite.connection import Database
+from standby.store.sqlite.reports import read_queue
 from standby.store.sqlite.rows import from_plan, from_rules, no_batch, to_batch
 from standby.store.sqlite.statements import load
+from standby.store.sqlite.tenants import read_limits
 
 KEY_WINDOW_US = DAY
 """How long an `Idempotency-Key` is remembered."""
@@ -25,14 +28,15 @@ class SqliteBatches:
 
     _database: Database
 
-    async def create_batch(self, new: NewBatch, *, now_us: int) -> Created:
-        """Accept a batch with its runs, or return its earlier twin."""
+    async def create_batch(self, new: NewBatch, *, now_us: int, room: Queue = ANY_QUEUE) -> Created:
+        """Accept a batch with its runs if it fits, or return its earlier twin."""
         _refuse_gaps(new)
 
         def work(db: sqlite3.Connection) -> Created:
             twin_id = _find_twin(db, new, now_us=now_us)
             if twin_id is not None:
                 return Created(batch=read_batch(db, new.workspace_id, twin_id), is_new=False)
+            _check_room(db, new, room)
             _insert(db, new)
             return Created(batch=read_batch(db, new.workspace_id, new.id), is_new=True)
 
@@ -105,6 +109,20 @@ def read_batch(db: sqlite3.Connection, workspace_id: WorkspaceId, batch_id: Batc
 def owe_erasure(db: sqlite3.Connection, batch_id: BatchId) -> None:
     """Note that the blobs of a batch must go."""
     db.execute(_SQL["owe_erasure"], {"batch_id": batch_id})
+
+
+def _check_room(db: sqlite3.Connection, new: NewBatch, room: Queue) -> None:
+    """Ask inside the transaction, so that nobody else comes in between."""
+    own = read_limits(db, new.workspace_id)
+    most_items = room.items if own.enqueued_items is None else own.enqueued_items
+    most_tokens = room.tokens if own.enqueued_tokens is None else own.enqueued_tokens
+    if not (most_items or most_tokens):
+        return
+    queue = read_queue(db, new.workspace_id)
+    if most_items and queue.items + new.size > most_items:
+        raise QueueFull("items", current=queue.items, added=new.size, maximum=most_items)
+    if most_tokens and queue.tokens + new.plan.prompt_tokens > most_tokens:
+        raise QueueFull("tokens", current=queue.tokens, added=new.plan.prompt_tokens, maximum=most_tokens)
 
 
 def _find_twin(db: sqlite3.Connection, new: NewBatch, *, now_us: int) -> BatchId | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable
 
-from standby.records import DAY, BatchId, Bill, LiveBill, Tokens, UsageRow, WorkspaceId
+from standby.records import DAY, BatchId, Bill, LiveBill, Spent, Tokens, UsageRow, WorkspaceId
 from standby.store.base import By
 from standby.store.sqlite.connection import Database
 from standby.store.sqlite.rows import from_tokens
@@ -42,6 +42,16 @@ class SqliteBills:
         values: dict[str, object] = {f"by_{each.value}": each in by for each in By}
         values |= {"workspace_id": workspace_id, "since_day": since_day, "until_day": until_day}
         return await self._database.read(lambda db: [_usage(row) for row in db.execute(_SQL["usage"], values)])
+
+    async def spent(self, workspace_id: WorkspaceId, *, since_day: int) -> dict[int, Spent]:
+        """Sum charges by day."""
+        values = {"workspace_id": workspace_id, "since_day": since_day}
+
+        def work(db: sqlite3.Connection) -> dict[int, Spent]:
+            rows = db.execute(_SQL["spent"], values)
+            return {row["day"]: Spent(pico=_money(row, "charge"), unpriced=row["unpriced"]) for row in rows}
+
+        return await self._database.read(work)
 
     async def bills_of(self, batch_id: BatchId) -> list[Bill]:
         """Read what a batch cost so far."""

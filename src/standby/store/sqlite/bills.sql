@@ -50,6 +50,18 @@ WHERE (:workspace_id IS NULL OR workspace_id = :workspace_id)
 GROUP BY 1, 2, 3, 4, 5
 ORDER BY 4, 1, 2, 3, 5;
 
+-- name: spent
+SELECT
+    day,
+    sum(charge_pico / 1000000) AS charge_millions,
+    sum(charge_pico % 1000000) AS charge_rest,
+    sum(unpriced) AS unpriced
+FROM bills
+WHERE workspace_id = :workspace_id
+  AND day >= :since_day
+GROUP BY day
+ORDER BY day;
+
 -- name: bills_of_batch
 SELECT
     model,

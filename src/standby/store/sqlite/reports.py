@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from standby.records import BatchId, PlanFacts, Rules, WorkspaceId
+from standby.records import BatchId, PlanFacts, Queue, Rules, WorkspaceId
 from standby.states import BatchState, Outcome
 from standby.store.sqlite.connection import Database
 from standby.store.sqlite.rows import no_batch, to_plan, to_rules
@@ -27,10 +27,9 @@ class SqliteReports:
 
         return await self._database.read(work)
 
-    async def enqueued_items(self, workspace_id: WorkspaceId) -> int:
-        """Count items without a result in open batches."""
-        values = {"workspace_id": workspace_id}
-        return await self._database.read(lambda db: int(db.execute(_SQL["enqueued_items"], values).fetchone()["items"]))
+    async def queue_of(self, workspace_id: WorkspaceId) -> Queue:
+        """Count what waits for a result in open batches."""
+        return await self._database.read(lambda db: read_queue(db, workspace_id))
 
     async def count_results(self) -> dict[Outcome, int]:
         """Count all results that ever were committed."""
@@ -68,3 +67,8 @@ class SqliteReports:
             return to_plan(row)
 
         return await self._database.read(work)
+
+
+def read_queue(db: sqlite3.Connection, workspace_id: WorkspaceId) -> Queue:
+    """Count what waits for a result in open batches of a workspace."""
+    return Queue(**db.execute(_SQL["queue_of"], {"workspace_id": workspace_id}).fetchone())

@@ -6,17 +6,21 @@ FROM batches
 WHERE is_deleted = 0
 GROUP BY state;
 
--- name: enqueued_items
-SELECT coalesce(sum(
-    b.size - (
+-- name: queue_of
+-- (what a batch was estimated at is spread evenly over its items, and rounded up)
+SELECT
+    coalesce(sum(size - settled), 0) AS items,
+    coalesce(sum((prompt_tokens * (size - settled) + size - 1) / size), 0) AS tokens
+FROM (
+    SELECT b.size, b.prompt_tokens, (
         SELECT coalesce(sum(s.succeeded + s.errored + s.canceled + s.expired), 0)
         FROM segments AS s
         WHERE s.batch_id = b.id
-    )
-), 0) AS items
-FROM batches AS b INDEXED BY batches_open
-WHERE b.state <> 'ended'
-  AND b.workspace_id = :workspace_id;
+    ) AS settled
+    FROM batches AS b INDEXED BY batches_open
+    WHERE b.state <> 'ended'
+      AND b.workspace_id = :workspace_id
+);
 
 -- name: count_results
 SELECT

@@ -19,6 +19,16 @@ CREATE TABLE keys (
 
 CREATE INDEX keys_of_workspace ON keys (workspace_id);
 
+-- What single workspaces may do. NULL: as everybody, by the settings `[limits]`; 0: any amount. Spending is in
+-- pico-dollars.
+CREATE TABLE limits (
+    workspace_id    TEXT PRIMARY KEY REFERENCES workspaces (id),
+    spend_per_day   INTEGER CHECK (spend_per_day >= 0),
+    spend_per_month INTEGER CHECK (spend_per_month >= 0),
+    enqueued_items  INTEGER CHECK (enqueued_items >= 0),
+    enqueued_tokens INTEGER CHECK (enqueued_tokens >= 0)
+) STRICT, WITHOUT ROWID;
+
 -- The four counts are frozen when the batch ends; until then they are sums over its manifest.
 CREATE TABLE batches (
     id                  TEXT PRIMARY KEY,
@@ -54,7 +64,8 @@ CREATE TABLE batches (
 
 CREATE INDEX batches_listed ON batches (workspace_id, id) WHERE is_deleted = 0;
 CREATE INDEX batches_by_state ON batches (is_deleted, state) WHERE is_deleted = 0;
-CREATE INDEX batches_open ON batches (created_us, id, state, workspace_id, size, expires_us, cancel_initiated_us)
+CREATE INDEX batches_open
+    ON batches (created_us, id, state, workspace_id, size, expires_us, cancel_initiated_us, prompt_tokens)
     WHERE state <> 'ended';
 CREATE INDEX batches_kept ON batches (created_us) WHERE state = 'ended' AND archived_us IS NULL AND is_deleted = 0;
 CREATE INDEX batches_by_digest ON batches (workspace_id, credential, body_digest, created_us);

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import asdict
 
 from standby.errors import Conflict, NotFound
 from standby.ids import make_id
-from standby.records import Key, KeyId, Workspace, WorkspaceId
+from standby.records import Key, KeyId, OwnLimits, Workspace, WorkspaceId
 from standby.store.sqlite.connection import Database
 from standby.store.sqlite.rows import to_key, to_workspace
 from standby.store.sqlite.statements import load
@@ -70,6 +71,22 @@ class SqliteTenants:
 
         return await self._database.write("revoke_key", work)
 
+    async def set_limits(self, workspace_id: WorkspaceId, limits: OwnLimits) -> None:
+        """Keep what a workspace may do."""
+
+        def work(db: sqlite3.Connection) -> None:
+            if db.execute(_SQL["has_workspace"], {"workspace_id": workspace_id}).fetchone() is None:
+                raise NotFound(f"workspace_id: there is no workspace {workspace_id}")
+            db.execute(_SQL["set_limits"], asdict(limits) | {"workspace_id": workspace_id})
+
+        await self._database.write("set_limits", work)
+
+    async def list_limits(self) -> dict[WorkspaceId, OwnLimits]:
+        """List what single workspaces may do."""
+        return await self._database.read(
+            lambda db: {WorkspaceId(row["workspace_id"]): _limits(row) for row in db.execute(_SQL["list_limits"])}
+        )
+
     async def find_key(self, digest: bytes) -> Key | None:
         """Find the key, revoked or not, that has this digest."""
 
@@ -78,3 +95,18 @@ class SqliteTenants:
             return None if row is None else to_key(row)
 
         return await self._database.read(work)
+
+
+def read_limits(db: sqlite3.Connection, workspace_id: WorkspaceId) -> OwnLimits:
+    """Read what one workspace may do; nothing of its own if it was never said."""
+    row = db.execute(_SQL["limits_of"], {"workspace_id": workspace_id}).fetchone()
+    return OwnLimits() if row is None else _limits(row)
+
+
+def _limits(row: sqlite3.Row) -> OwnLimits:
+    return OwnLimits(
+        spend_per_day=row["spend_per_day"],
+        spend_per_month=row["spend_per_month"],
+        enqueued_items=row["enqueued_items"],
+        enqueued_tokens=row["enqueued_tokens"],
+    )

@@ -15,6 +15,24 @@ SELECT 1
 FROM workspaces
 WHERE id = :workspace_id;
 
+-- name: set_limits
+INSERT INTO limits (workspace_id, spend_per_day, spend_per_month, enqueued_items, enqueued_tokens)
+VALUES (:workspace_id, :spend_per_day, :spend_per_month, :enqueued_items, :enqueued_tokens)
+ON CONFLICT (workspace_id) DO UPDATE
+SET spend_per_day = excluded.spend_per_day,
+    spend_per_month = excluded.spend_per_month,
+    enqueued_items = excluded.enqueued_items,
+    enqueued_tokens = excluded.enqueued_tokens;
+
+-- name: list_limits
+SELECT *
+FROM limits;
+
+-- name: limits_of
+SELECT *
+FROM limits
+WHERE workspace_id = :workspace_id;
+
 -- name: insert_key
 INSERT INTO keys (id, workspace_id, name, digest, hint, created_us)
 VALUES (:id, :workspace_id, :name, :digest, :hint, :created_us);
