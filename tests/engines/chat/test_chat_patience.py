@@ -140,11 +140,12 @@ async def test_a_slow_reader_is_not_held_against_the_engine() -> None:
 
 async def test_a_limit_is_that_of_one_wait_however_many_there_were() -> None:
     """What passes between two waits strikes neither of them, and a wait that is long enough is still noticed."""
-    with Patience(only("stall_s"), None) as patience:
-        for _ in range(4):
-            await patience.wait_for(asyncio.sleep(0.01))
-            await asyncio.sleep(0.06)  # the reader's time
-            patience.token()
+    with Patience(Limits(first_s=60.0, stall_s=0.5, alive_s=60.0, total_s=60.0), None) as patience:
+        await patience.wait_for(_nothing())
+        patience.token()
+        await patience.wait_for(_nothing())  # sets the timer
+        await asyncio.sleep(0.6)  # the reader's time
+        await patience.wait_for(_nothing())
         with pytest.raises(EngineError, match="stalled between tokens"):
             await patience.wait_for(asyncio.sleep(60))
 
