@@ -17,6 +17,7 @@ from standby.records import SECOND, Load
 from standby.scheduler.slowdown import Slowdown
 from standby.scheduler.trust import Trust
 
+TICK_US = SECOND // 4
 WINDOW_US = SECOND
 """One decrease in this time: what was decided before must show first."""
 LATELY_US = 2 * SECOND
@@ -25,10 +26,12 @@ PEAK_US = 300 * SECOND
 PEAK_SLICE_US = 10 * SECOND
 PEAK_SHARE = 0.3
 """Of the live peak lately, seats that are kept free: the first of a burst need not wait until items have yielded."""
-CALM_S = 3.0
+CALM_S = 1.0
 """How long live traffic that ended is still counted, more and more faintly."""
-BUSY_AT = 0.25
-"""Share of the engine's power that live traffic takes, from which on batches get the share of busy times only."""
+CALM_AT = 0.15
+"""Share of the engine's power that live traffic takes, up to which batches get the share of idle times."""
+BUSY_AT = 0.45
+"""And from which on they get the share of busy times only."""
 SLOW_START = 1.25
 TOLERATED = 1.1
 """Times the target before less is admitted."""
@@ -228,6 +231,7 @@ class Adaptive:
         self._gap_us: int | None = None
         self._gap_s: float | None = None
         self._was_rejected = False
+        self._targets: deque[float | None] = deque(maxlen=LATELY_US // TICK_US)
 
     def allowed(self, load: Load) -> int:
         """Return how many batch items may be in flight now: never a seat that live traffic may want at once."""
@@ -276,12 +280,15 @@ class Adaptive:
         self._foreign = self._trust.foreign
         if seen.gap_s is not None:
             self._gap_us = seen.now_us
-            self._slowdown.learn(self._load_lately(seen.now_us) + self._foreign, seen.gap_s, seen.now_us)
+            if self._slowdown.each_s is None or seen.load.live <= seen.load.batch:
+                # the prompts of live traffic slow tokens, too, and batches cannot change that
+                self._slowdown.learn(self._load_lately(seen.now_us) + self._foreign, seen.gap_s, seen.now_us)
         elif self._gap_us is None:
             self._gap_us = seen.now_us
         elif not seen.load.live + seen.load.batch:
             self._gap_us = max(self._gap_us, seen.now_us - QUIET_US + SECOND)
         self._gap_s = seen.gap_s
+        self._targets.append(self._target_s(seen.load))
         self._adjust(seen, signals)
 
     def why(self, load: Load) -> str:
@@ -343,7 +350,7 @@ class Adaptive:
         if math.isinf(busy):
             return busy
         taken = slow.power(max(float(load.live), self._live.faint), load.slots)
-        return busy + (idle - busy) * max(0.0, 1 - taken / BUSY_AT)
+        return busy + (idle - busy) * min(1.0, max(0.0, (BUSY_AT - taken) / (BUSY_AT - CALM_AT)))
 
     def _target_s(self, load: Load) -> float | None:
         """Return the gap that is to be expected with all that may be in flight."""
@@ -375,8 +382,10 @@ class Adaptive:
         self._budget = min(self._budget, float(max(2, seen.load.slots)))
 
     def _is_slow(self, seen: Seen) -> bool:
-        target_s = self._target_s(seen.load)
-        return seen.gap_s is not None and target_s is not None and seen.gap_s > TOLERATED * target_s
+        if seen.gap_s is None or None in self._targets:
+            return False
+        # the gap is one of the last seconds; a target that just fell is for the seconds to come
+        return seen.gap_s > TOLERATED * max(target_s or 0.0 for target_s in self._targets)
 
     def _ratio(self, seen: Seen) -> float:
         return (self._target_s(seen.load) or 0.0) / (seen.gap_s or math.inf)
