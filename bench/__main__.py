@@ -12,6 +12,7 @@ from bench.chat import chat_rows
 from bench.fairness import fairness_rows
 from bench.measure import machine
 from bench.plan import plan_rows
+from bench.reuse import reuse_rows
 from bench.rows import Row, create_rows, dispatch_row, emulator_rows, growth_rows, results_row
 
 MARK = "<!-- figures: written by `make bench` -->"
@@ -24,7 +25,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         metavar="NAME",
-        choices=["create", "results", "dispatch", "growth", "chat", "emulator", "fairness", "plan"],
+        choices=["create", "results", "dispatch", "growth", "chat", "emulator", "fairness", "plan", "reuse"],
     )
     parser.add_argument("--write", metavar="FILE", type=Path, help="put the table into this page")
     chosen = parser.parse_args()
@@ -38,6 +39,7 @@ def main() -> int:
         "emulator": lambda: emulator_rows(runs, items=100_000 // small),
         "fairness": lambda: fairness_rows(worlds=2_000 // small),
         "plan": lambda: plan_rows(runs, items=100_000 // small),
+        "reuse": lambda: reuse_rows(items=3_000 // small),
     }
     rows: list[Row] = []
     for name, group in groups.items():

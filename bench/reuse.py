@@ -13,8 +13,7 @@ import random
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +35,7 @@ from standby.scheduler.gates import Gates, Place, RoomView, Want
 from standby.scheduler.plan import Asked, Plan, arrange, runs_of
 from standby.scheduler.prompts import read_prompt
 from standby.scheduler.sharing import Chains, sorted_by_prefix
-from standby.wire.messages import MessageParams, MessageStart
+from standby.wire.messages import MessageParams
 
 MODEL = "claude-haiku-4-5"
 BATCH = BatchId("msgbatch_reuse")
@@ -264,14 +263,12 @@ class Driver:
         return True
 
     async def _attempt(self, engine: Simulated, item: int, want: Want | None, place: Place | None) -> None:
-        context = Context(batch_id=BATCH, slot=place.slot if place is not None else None)
-        async with aclosing(engine.stream(self._work.params[item], live=False, context=context)) as events:
-            async for event in events:
-                if isinstance(event, MessageStart):
-                    usage = event.message.usage
-                    self.cached += usage.cache_read_input_tokens or 0
-                    self.prompts += usage.input_tokens + (usage.cache_read_input_tokens or 0)
-                    self._tell("first_token", want, place)
+        watch = _Watch(lambda: self._tell("first_token", want, place))
+        context = Context(batch_id=BATCH, slot=place.slot if place is not None else None, watch=watch)
+        message = await engine.generate(self._work.params[item], live=False, context=context)
+        cached = message.usage.cache_read_input_tokens or 0
+        self.cached += cached
+        self.prompts += message.usage.input_tokens + cached
         self._tell("ended", want, place)
         self._in_flight -= 1
         self._done += 1
@@ -289,6 +286,16 @@ class Driver:
                 await asyncio.sleep(seed.expovariate(self._cell.live_s))
                 params = _params(_text(seed, 200), _text(seed, seed.randint(100, 3000)), "?", max_tokens=64)
                 clients.create_task(_answered(engine, params))
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Tells of every arrival of tokens; gates heed the first."""
+
+    tell: Callable[[], None]
+
+    def tokens(self, count: int) -> None:  # noqa: ARG002 - not how many
+        self.tell()
 
 
 @dataclass(slots=True)
