@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from importlib.metadata import version as version_of
 from typing import ClassVar
 
 import pytest
@@ -58,32 +57,6 @@ class TestPool(EngineSuite):
         """Make both."""
         both = [(name, Simulated(SimulatorSettings(slots=4))) for name in ("one", "two")]
         engine = Pool(both, [EngineSettings(), EngineSettings()], clock=now_us)
-        await engine.start()
-        yield engine
-        await engine.close()
-
-
-@pytest.mark.real
-class TestLlamaCppMessages(EngineSuite):
-    """llama.cpp's own `/v1/messages`."""
-
-    model = "claude-anything"
-    key = "llamacpp-messages"
-    title = "llama.cpp (messages)"
-    is_exact = False
-    """Its rounding depends on how many sequences share a step."""
-    lacks: ClassVar[Mapping[Feature, Lack]] = {}
-
-    @staticmethod
-    def version() -> str:
-        """Say which release was asked."""
-        return f"xllamacpp {version_of('xllamacpp')}, SmolLM2-135M-Instruct Q4_1"
-
-    @pytest.fixture
-    async def engine(self, llamacpp_host: RunningHost) -> AsyncIterator[Engine]:
-        """Connect to the session's server."""
-        settings = EngineSettings(slots=llamacpp_host.slots, cache="per_slot")
-        engine = Messages(settings, base_url="http://host", uds=llamacpp_host.uds)
         await engine.start()
         yield engine
         await engine.close()
