@@ -59,7 +59,9 @@ test-engines: model ## Prove the adapters on a real vLLM (its CPU build: 4.5 GB,
 	@PYTHONPATH=. $(BIN)/python -m tools.real_engines
 
 bench: model ## Measure, side by side with what the machine could do at best
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --constraint constraints.txt --editable '.[bench]'
+	@$(BIN)/python -m bench --plots docs/images
+	@$(BIN)/python -m bench --write docs/benchmarks.md
 
 docs: $(READY) ## Write the generated parts of docs/ again
 	@$(BIN)/python tools/write_docs.py

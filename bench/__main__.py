@@ -1,4 +1,4 @@
-"""`python -m bench [--quick] [--only NAME] [--write FILE]`."""
+"""`python -m bench [--quick] [--only NAME] [--write FILE] [--plots FOLDER]`."""
 
 from __future__ import annotations
 
@@ -10,48 +10,64 @@ from pathlib import Path
 
 from bench.chat import chat_rows
 from bench.fairness import fairness_rows
+from bench.interference import SETTINGS, interference_rows, quick
+from bench.live import ENGINES, all_rows
 from bench.measure import machine
 from bench.plan import plan_rows
 from bench.reuse import reuse_rows
 from bench.rows import Row, create_rows, dispatch_row, emulator_rows, growth_rows, results_row
 
+SEED = 1
 MARK = "<!-- figures: written by `make bench` -->"
+
+
+GROUPS: dict[str, Callable[[int, int], list[Row]]] = {
+    "create": lambda small, runs: create_rows(runs, items=100_000 // small, item_bytes=2_350),
+    "results": lambda small, runs: results_row(runs, items=40_000 // small),
+    "dispatch": lambda small, runs: dispatch_row(runs, items=20_000 // small),
+    "growth": lambda small, _: growth_rows(sizes=tuple(size // small for size in (1_000, 10_000, 100_000))),
+    "chat": lambda _, runs: chat_rows(4 if runs > 1 else 1, items=32 if runs > 1 else 16, window=16),
+    "emulator": lambda small, runs: emulator_rows(runs, items=100_000 // small),
+    "fairness": lambda small, _: fairness_rows(worlds=2_000 // small),
+    "plan": lambda small, runs: plan_rows(runs, items=100_000 // small),
+    "reuse": lambda small, _: reuse_rows(items=3_000 // small),
+    "interference": lambda small, _: _interference_rows(is_quick=small > 1),
+    "live": lambda small, _: [row for engine in ENGINES for row in all_rows(engine, is_quick=small > 1)],
+}
+"""By name: what makes rows, of a divisor of its sizes and a number of runs."""
 
 
 def main() -> int:
     """Measure and print; exit 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the sizes, one run: to see that it works")
-    parser.add_argument(
-        "--only",
-        metavar="NAME",
-        choices=["create", "results", "dispatch", "growth", "chat", "emulator", "fairness", "plan", "reuse"],
-    )
+    parser.add_argument("--only", metavar="NAME", choices=list(GROUPS))
     parser.add_argument("--write", metavar="FILE", type=Path, help="put the table into this page")
+    parser.add_argument(
+        "--plots", metavar="FOLDER", type=Path, help="only draw the pictures of the docs, into a folder"
+    )
     chosen = parser.parse_args()
+    if chosen.plots:
+        from bench.plots import draw_all  # noqa: PLC0415 - needs the extra `bench`
+
+        print(*draw_all(chosen.plots), sep="\n")
+        return 0
     small, runs = (10, 1) if chosen.quick else (1, 3)
-    groups: dict[str, Callable[[], list[Row]]] = {
-        "create": lambda: create_rows(runs, items=100_000 // small, item_bytes=2_350),
-        "results": lambda: results_row(runs, items=40_000 // small),
-        "dispatch": lambda: dispatch_row(runs, items=20_000 // small),
-        "growth": lambda: growth_rows(sizes=tuple(size // small for size in (1_000, 10_000, 100_000))),
-        "chat": lambda: chat_rows(4 if runs > 1 else 1, items=32 if runs > 1 else 16, window=16),
-        "emulator": lambda: emulator_rows(runs, items=100_000 // small),
-        "fairness": lambda: fairness_rows(worlds=2_000 // small),
-        "plan": lambda: plan_rows(runs, items=100_000 // small),
-        "reuse": lambda: reuse_rows(items=3_000 // small),
-    }
     rows: list[Row] = []
-    for name, group in groups.items():
+    for name, group in GROUPS.items():
         if chosen.only in {None, name}:
             print(f"measuring {name} …", file=sys.stderr)
-            rows += group()
+            rows += group(small, runs)
     text = table(rows)
     print(text)
     if chosen.write:
         page = chosen.write.read_text(encoding="utf-8")
         chosen.write.write_text(page.split(MARK)[0] + MARK + "\n\n" + text + "\n", encoding="utf-8")
     return 0 if all(row.is_met for row in rows) else 1
+
+
+def _interference_rows(*, is_quick: bool) -> list[Row]:
+    return interference_rows([quick(one) if is_quick else one for one in SETTINGS.values()], seed=SEED)
 
 
 def table(rows: list[Row]) -> str:
