@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import NewType
 
 from standby.records import DAY, SECOND, WorkspaceId
 
 Token = NewType("Token", int)
 """One reservation."""
+PICO = 10**12
+"""Pico-dollars of a dollar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +98,12 @@ def next_day_us(now_us: int) -> int:
 def next_month_us(now_us: int) -> int:
     """Return the midnight, UTC, at which the next month begins."""
     return month_start(month_start(day_of(now_us)) + 31) * DAY
+
+
+def pico_of_dollars(dollars: float) -> int:
+    """Turn a limit into pico-dollars, exactly as it was written; the smallest limit is one pico-dollar."""
+    pico = round(Decimal(str(dollars)) * PICO)
+    return max(1, pico) if dollars > 0 else 0
 
 
 @dataclass(slots=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from standby.config import LimitSettings
 from standby.records import Clock, OwnLimits, WorkspaceId
-from standby.scheduler.quota import Quota, SpendLimit, Standing, Token, day_of, month_start
+from standby.scheduler.quota import Quota, SpendLimit, Standing, Token, day_of, month_start, pico_of_dollars
 from standby.store.base import Store
 from standby.wire.errors import spend_limit_reached, spend_reserved
 
 READ_S = 1.0
 """How often limits and ledger are read; so long a limit that was changed takes to hold."""
-PICO = 10**12
 
 
 class Spending:
@@ -107,9 +104,3 @@ class Spending:
         spent_today = days[today].pico if today in days else 0
         self.quota.saw_spent(workspace_id, today, spent_today, earlier + spent_today, mark=mark)
         return sum(spent.unpriced for spent in days.values())
-
-
-def pico_of_dollars(dollars: float) -> int:
-    """Turn a limit into pico-dollars, exactly as it was written; the smallest limit is one pico-dollar."""
-    pico = round(Decimal(str(dollars)) * PICO)
-    return max(1, pico) if dollars > 0 else 0
