@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from standby.errors import EngineError, Failure
 from standby.records import SECOND, Load
 from standby.scheduler.admission import FixedWindow
-from standby.scheduler.dispatch import wants_another
+from standby.scheduler.dispatch import may_lease
 from standby.scheduler.retry import (
     MOST_S,
     RETRY_FLOOR,
@@ -36,19 +36,23 @@ def test_admission_leaves_the_live_slots_free(load: Load, window: int, live_slot
 
 
 def test_a_worker_leases_for_a_batch_that_nobody_serves_even_when_it_is_busy() -> None:
-    """So that a small batch need not wait for a large one; but not without end."""
-    assert wants_another(queued=500, held=3, window=8, most_held=32, unserved=True)
-    assert not wants_another(queued=500, held=32, window=8, most_held=32, unserved=True)
-    assert not wants_another(queued=500, held=3, window=8, most_held=32, unserved=False)
-    assert wants_another(queued=2, held=3, window=8, most_held=32, unserved=False)
+    """So that a small batch need not wait for large ones; but not without end."""
+    assert may_lease(queued=0, is_unserved=True, held=63, window=8)
+    assert not may_lease(queued=0, is_unserved=True, held=64, window=8)
+
+
+def test_every_batch_has_a_window_of_items_at_hand() -> None:
+    """However many of others wait: else its turn would be cut short."""
+    assert may_lease(queued=7, is_unserved=False, held=31, window=8)
+    assert not may_lease(queued=8, is_unserved=False, held=3, window=8)
+    assert not may_lease(queued=7, is_unserved=False, held=32, window=8)
 
 
 def test_items_whose_endpoint_is_down_do_not_keep_others_out() -> None:
     """With such items in hand more runs are leased, but half the room stays for batches that nobody serves."""
-    assert wants_another(queued=0, held=15, window=8, most_held=32, unserved=False, is_stuck=True)
-    assert not wants_another(queued=0, held=16, window=8, most_held=32, unserved=False, is_stuck=True)
-    assert wants_another(queued=0, held=31, window=8, most_held=32, unserved=True, is_stuck=True)
-    assert wants_another(queued=0, held=40, window=8, most_held=32, unserved=False)
+    assert may_lease(queued=0, is_unserved=False, held=15, window=8, is_stuck=True)
+    assert not may_lease(queued=0, is_unserved=False, held=16, window=8, is_stuck=True)
+    assert may_lease(queued=0, is_unserved=True, held=31, window=8, is_stuck=True)
 
 
 @pytest.mark.parametrize("failure", [f for f in Failure if f.fault == "endpoint"])

@@ -23,6 +23,8 @@ from standby.scheduler.retry import RetryBudgets
 YIELD_BELOW = 150
 """Tokens of an answer beyond which it is not thrown away for live traffic."""
 AWAY = "it is away"
+MOST_HELD = 32
+"""Runs that one worker holds; of 256 items at most."""
 MOST_LOOKS = 512
 """Items of one batch that are looked at in a pass before it is left for the next."""
 
@@ -77,10 +79,11 @@ class Dispatcher:
 
     def has_room(self, model: str) -> bool:
         """Whether an item for this model could be started now, as far as endpoints are concerned."""
-        return any(
-            room.takes(model) and self._in_flight(room.name) < self.control.allowed(room.name, room.load())
-            for room in self.rooms()
-        )
+        return any(room.takes(model) and self._is_free(room) for room in self.rooms())
+
+    def has_any_room(self) -> bool:
+        """Whether any item could be started now, as far as endpoints are concerned."""
+        return any(map(self._is_free, self.rooms()))
 
     def begin_pass(self) -> None:
         """Look at everything anew."""
@@ -265,19 +268,20 @@ class Dispatcher:
             takes=room.takes(model),
         )
 
+    def _is_free(self, room: Room) -> bool:
+        return self._in_flight(room.name) < self.control.allowed(room.name, room.load())
+
     def _in_flight(self, endpoint: str) -> int:
         return len(self._flights.get(endpoint, ()))
 
 
-def wants_another(
-    *, queued: int, held: int, window: int, most_held: int, unserved: bool, is_stuck: bool = False
-) -> bool:
-    """Say whether a worker should lease one more run.
+def may_lease(*, queued: int, is_unserved: bool, held: int, window: int, is_stuck: bool = False) -> bool:
+    """Say whether one more run of a batch should be leased.
 
-    It should when the items it holds that can be started (`queued`) would not fill its window twice, or when a batch
-    has nobody working on it (`unserved`) and it can still hold one more run. While it holds items that cannot be
-    started (`is_stuck`: their endpoint is full or down), half of what it can hold is kept for unserved batches.
+    It should while the items of it at hand (`queued`) would not fill the window, so that its turn is not cut short,
+    and fewer than `MOST_HELD` runs are `held`. While some cannot be started (`is_stuck`: their endpoint is full or
+    down), half of that is kept for batches that nobody works on (`is_unserved`); those may have twice as many.
     """
-    if unserved and held < most_held:
-        return True
-    return queued < window and not (is_stuck and held >= most_held // 2)
+    if is_unserved:
+        return held < 2 * MOST_HELD
+    return queued < window and held < (MOST_HELD // 2 if is_stuck else MOST_HELD)

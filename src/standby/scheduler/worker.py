@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import structlog
@@ -21,7 +21,7 @@ from standby.records import SECOND, Backlog, BatchId, Bill, Clock
 from standby.scheduler.attempt import attempt, errored
 from standby.scheduler.committer import Committer
 from standby.scheduler.control import Control
-from standby.scheduler.dispatch import Dispatcher, Start, wants_another
+from standby.scheduler.dispatch import Dispatcher, Start, may_lease
 from standby.scheduler.flight import Flight
 from standby.scheduler.held import HeldRun, Queued, Settled, hold, read_items
 from standby.scheduler.meters import Meters
@@ -35,7 +35,6 @@ from standby.wire.messages import Message
 TICK_S = 0.05
 JUDGE_S = 1.0
 """How often it is judged what becomes of the batches."""
-MOST_HELD = 32
 STARTS_A_PASS = 8
 """Live requests get their turn on the event loop after this many items were started."""
 TAIL_WINDOWS = 8
@@ -237,20 +236,9 @@ class Worker:
             backlogs = await self._store.backlogs(now_us=now_us)
             self._found_some = bool(backlogs)
             self._take_claims(backlogs, now_us)
-            if not self._wants_another(backlogs, allowed) or not await self._lease(backlogs, now_us):
+            if not await self._lease(backlogs, allowed, now_us):
                 return
             is_due = True
-
-    def _wants_another(self, backlogs: list[Backlog], allowed: int) -> bool:
-        startable, stuck = self._queued()
-        return wants_another(
-            queued=startable,
-            is_stuck=stuck > 0,
-            held=self.held_runs,
-            window=allowed,
-            most_held=MOST_HELD,
-            unserved=any(not backlog.leased_runs for backlog in backlogs),
-        )
 
     def _take_claims(self, backlogs: list[Backlog], now_us: int) -> None:
         """Keep what the policy wants to know of each batch; what is left of one without free runs is in our hands."""
@@ -265,9 +253,22 @@ class Worker:
             self._judged_us = now_us
             self.outlooks = self.dispatcher.judge(claims.values())
 
-    async def _lease(self, backlogs: list[Backlog], now_us: int) -> bool:
+    async def _lease(self, backlogs: list[Backlog], allowed: int, now_us: int) -> bool:
+        """Lease one more run of a batch that has less at hand than its turn could need; False if there is none."""
         unread = {held.lease.batch_id for held in self._runs() if held.unread_until_us is not None}
-        claims = [self._claims[backlog.batch_id] for backlog in backlogs if backlog.batch_id not in unread]
+        held, is_stuck = self.held_runs, self._queued()[1] > 0
+        claims = [
+            self._claims[backlog.batch_id]
+            for backlog in backlogs
+            if backlog.batch_id not in unread
+            and may_lease(
+                queued=self._startable(self._held.get(backlog.batch_id, ())),
+                is_unserved=not backlog.leased_runs,
+                held=held,
+                window=allowed,
+                is_stuck=is_stuck,
+            )
+        ]
         leased = {backlog.batch_id: backlog.leased_runs for backlog in backlogs}
         batch_id = self.dispatcher.policy.lease(claims, leased, now_us) if claims else None
         if batch_id is None:
@@ -407,10 +408,16 @@ class Worker:
             self.rates.forget(held.lease.batch_id)
 
     def _queued(self) -> tuple[int, int]:
-        """Count the items that wait: those that could be started, and those whose endpoints are full or down."""
-        models = sum((held.models for held in self._runs()), Counter[str]())
-        startable = sum(count for model, count in models.items() if self.dispatcher.has_room(model))
-        return startable, models.total() - startable
+        """Count the items that wait: those that could be started, and those that could not though others could."""
+        startable = self._startable(self._runs())
+        return startable, sum(len(held.queue) for held in self._runs()) - startable
+
+    def _startable(self, runs: Iterable[HeldRun]) -> int:
+        """Count items that wait for nothing but their turn; when no endpoint has room those are all."""
+        models = sum((held.models for held in runs), Counter[str]())
+        if not self.dispatcher.has_any_room():
+            return models.total()
+        return sum(count for model, count in models.items() if self.dispatcher.has_room(model))
 
     def _runs(self) -> Iterator[HeldRun]:
         return (held for runs in self._held.values() for held in runs)
