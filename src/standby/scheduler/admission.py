@@ -239,7 +239,7 @@ class Adaptive:
         budget = self._budget - load.live - self._foreign
         if self._is_blind(load):
             budget = min(budget, max(1.0, BLIND_SHARE * load.slots) - load.live)
-        cap = min(budget, self._room(load))
+        cap = min(budget, self._room(load) - self._foreign)
         cap = max(cap, self._floor(load), self._push * self._aims.deadline_floor * self._budget)
         if self._aims.most:
             cap = min(cap, self._aims.most)
@@ -276,8 +276,11 @@ class Adaptive:
         self._live.see(seen.now_us, seen.load.live)
         self._waste.turn(seen.now_us)
         self._loads.append((seen.now_us, seen.load))
-        signals = self._trust.judge(seen.now_us, seen.load, seen.signals)
+        was_trusted, was_foreign = self._trust.is_trusted, self._foreign
+        signals = self._trust.judge(seen.now_us, seen.load, seen.signals, seen.gap_s)
         self._foreign = self._trust.foreign
+        if was_trusted and was_foreign and not self._trust.is_trusted:
+            self._slowdown = Slowdown()  # others' requests that never were are in all that was learned
         if seen.gap_s is not None:
             self._gap_us = seen.now_us
             if self._slowdown.each_s is None or seen.load.live <= seen.load.batch:

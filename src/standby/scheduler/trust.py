@@ -17,6 +17,8 @@ SURE_US = 2 * SECOND
 """The least of what was seen so long counts as others' work: numbers that jump do not."""
 PAUSE_US = 60 * SECOND
 MOST_PAUSE_US = 900 * SECOND
+HONEST = 0.3
+"""Least share of the tokens that must come of those who are said to run."""
 MOVED = 4
 """Requests by which our own load must have changed while their numbers stood still."""
 
@@ -26,7 +28,9 @@ class _Said:
     at_us: int
     own: int
     busy: float
+    running: float
     made: float | None
+    gap_s: float | None
 
 
 class Trust:
@@ -51,14 +55,14 @@ class Trust:
         """Whether there is something to use."""
         return self.is_trusted and bool(self._said) and self._now_us - self._said[-1].at_us <= SURE_US
 
-    def judge(self, now_us: int, load: Load, signals: Signals | None) -> Signals | None:
-        """Return the signals if they can be believed."""
+    def judge(self, now_us: int, load: Load, signals: Signals | None, gap_s: float | None) -> Signals | None:
+        """Return the signals if they can be believed; `gap_s` is the time between tokens that we see ourselves."""
         self._now_us = now_us
         self.foreign = 0
         if signals is None or signals.running is None:
             return None
         own, busy = load.live + load.batch, signals.running + (signals.waiting or 0.0)
-        self._said.append(_Said(now_us, own, busy, signals.output_tokens))
+        self._said.append(_Said(now_us, own, busy, signals.running, signals.output_tokens, gap_s))
         while self._said[0].at_us < now_us - LOOK_US - SECOND:
             self._said.popleft()
         if self.is_trusted and self._is_wrong(now_us):
@@ -75,7 +79,7 @@ class Trust:
         if now_us - self._said[0].at_us < LOOK_US:
             # what contradicts itself needs no long look: we moved, and they did not
             return _stands_still(long)
-        return _stands_still(long) or _is_unheard(long) or _is_idle(long)
+        return _stands_still(long) or _is_unheard(long) or _is_idle(long) or _is_boasting(long)
 
 
 def _stands_still(said: list[_Said]) -> bool:
@@ -93,3 +97,14 @@ def _is_idle(said: list[_Said]) -> bool:
     """They speak of work, and no token comes of it."""
     made = {one.made for one in said}
     return len(made) == 1 and made != {None} and all(one.busy >= 1 for one in said)
+
+
+def _is_boasting(said: list[_Said]) -> bool:
+    """Everybody who runs gets a token in the time in which ours do; of so many who run, far too few tokens come."""
+    gaps = [one.gap_s for one in said if one.gap_s]
+    first, last = said[0], said[-1]
+    if first.made is None or last.made is None or 2 * len(gaps) < len(said) or last.made < first.made:
+        return False
+    seconds = (last.at_us - first.at_us) / SECOND
+    running, gap_s = sum(one.running for one in said) / len(said), sum(gaps) / len(gaps)
+    return running >= MOVED and last.made - first.made < HONEST * seconds * running / gap_s
