@@ -529,3 +529,13 @@ async def test_a_watch_is_told_of_each_delta(upstream: Upstream, connect: Callab
     told = _Told()
     await (await connect()).generate(ask(), context=Context(watch=told))
     assert told.counts == [1, 1]
+
+
+async def test_a_picture_that_a_server_fails_on_is_the_requests_fault(
+    upstream: Upstream, connect: Callable[..., Awaitable[Messages]]
+) -> None:
+    """With llama.cpp it is a 500; the item would be tried until its batch expires."""
+    message = "image input is not supported - hint: you may need to provide the mmproj"
+    upstream.answer = status(500, {"error": {"code": 500, "message": message, "type": "server_error"}})
+    with pytest.raises(InvalidParams, match="messages: the model behind this name takes no images"):
+        await (await connect()).generate(ask())

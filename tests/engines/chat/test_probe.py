@@ -12,8 +12,11 @@ from aiohttp import web
 
 from standby.cli import main
 from standby.config import EngineSettings
+from standby.engines.chat import Chat
 from standby.engines.chat.probe import probe
+from standby.engines.chat.trials import Trials
 from standby.engines.findings import Finding, Findings, as_json
+from standby.wire.chat.dialect import LLAMACPP, VLLM
 from tests.engines.chat.scripted import Script, chunk, status, stream, usage
 
 PROPS = {"total_slots": 3, "default_generation_settings": {"n_ctx": 2048}, "build_info": "b11549"}
@@ -61,7 +64,7 @@ class Able:
 
     def pieces_of(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         """Write the chunks of an answer."""
-        if "response_format" in body and "schema" not in self.cannot:
+        if {"response_format", "grammar"} & set(body) and "schema" not in self.cannot:
             return [chunk('{"colour": "red", '), chunk('"size": 3}', finish="stop")]
         if "tools" in body and "tools" not in self.cannot:
             call = {"index": 0, "id": "c", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}
@@ -230,3 +233,13 @@ def test_the_command_fails_if_nobody_is_there(capsys: pytest.CaptureFixture[str]
     """Exit code 1, and the reason in the table."""
     assert main(["engines", "probe", "http://127.0.0.1:1"]) == 1
     assert "cannot be reached" in capsys.readouterr().out
+
+
+async def test_a_schema_is_tried_as_it_will_be_asked_for(script: Script) -> None:
+    """By our grammar where schemas go as one; by `response_format` elsewhere."""
+    for dialect, field in ((LLAMACPP, "grammar"), (VLLM, "response_format")):
+        engine = Chat(EngineSettings(), base_url=script.url, dialect=dialect)
+        assert not await Trials(engine.connection, dialect, "little-model").obeys_schema()
+        assert field in script.sent[-1]
+        assert len({"grammar", "response_format"} & set(script.sent[-1])) == 1
+        await engine.close()

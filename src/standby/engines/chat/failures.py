@@ -79,7 +79,7 @@ def from_status(
     kind = kind_of(status)
     if _names_no_model(status, error, message):
         kind = Failure.UNKNOWN_MODEL
-    elif _known(message):
+    elif known_refusal(message):
         kind = Failure.INVALID
     wait_s = retry_after_s(headers, now) if kind.retriable else None
     return EngineError(kind, _words(kind, status, error, dialect), retry_after_s=wait_s)
@@ -223,14 +223,15 @@ def _refused(status: int, error: dict[str, Any], dialect: Dialect | None) -> str
     message = error.get("message")
     if dialect is not None and dialect.name == HOST.name and isinstance(message, str):
         return message
-    if known := _known(str(message).lower()):
+    if known := known_refusal(str(message).lower()):
         return known
     field = _field(error)
     said = f"the engine refuses {'it' if field else 'the request'} ({status}, {_reason(error)})"
     return f"{field}: {said}" if field else said
 
 
-def _known(message: str) -> str:
+def known_refusal(message: str) -> str:
+    """Say a refusal in our words if its own, in lower case, are known; else nothing."""
     return next((words for phrases, words in KNOWN if any(phrase in message for phrase in phrases)), "")
 
 

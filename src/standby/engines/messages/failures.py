@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from standby.engines.chat.failures import error_of, kind_of, retry_after_s
-from standby.errors import ApiError, EngineError, Failure, InvalidParams
+from standby.engines.chat.failures import error_of, kind_of, known_refusal, retry_after_s
+from standby.errors import ApiError, EngineError, Failure, InvalidParams, invalid
 
 MOST_WORDS = 500
 """A message is cut here, and to its first line: some servers quote what they choked on."""
@@ -52,6 +52,8 @@ def from_status(status: int, headers: Mapping[str, str], body: bytes, *, now: da
     kind = _kind(status, error)
     if kind is None:
         return _own_fault(status, error)
+    if known := known_refusal(str(error.get("message", "")).lower()):
+        return invalid(known)
     if status in {404, 405, 501}:
         return NoRoute(kind, _words(kind, status, error))
     wait_s = retry_after_s(headers, now) if kind.retriable else None
