@@ -146,6 +146,8 @@ async def _serve_on(
     await sweeper.remove_orphans()
     await engine.start()
     try:
+        spending = Spending(store=store, settings=settings.limits, clock=clock)
+        await spending.run_once()
         worker = Worker(
             store=store,
             blobs=blobs,
@@ -156,9 +158,8 @@ async def _serve_on(
             meters=meters,
             prices=prices,
             control=control,
+            quota=spending.quota,
         )
-        spending = Spending(store=store, settings=settings.limits, clock=clock)
-        await spending.run_once()
         till = Till(store=store, prices=prices, clock=clock, settle=spending.settle)
         if stage is not None:
             rest = Rest(store=store, blobs=blobs, engine=engine, worker=worker, sweeper=sweeper, clock=stage.clock)

@@ -29,6 +29,7 @@ async def attempt(engine: Engine, flight: Flight, *, bill: Callable[[Message], B
         params = decode_params(item.params, rules=lease.rules, batch=True)
         await check_model(engine, params)
         message = await engine.generate(params, deadline_us=lease.expires_us, live=False, context=_context(flight))
+        return _succeeded(item, message, bill)
     except InvalidParams as fault:
         return errored(item, fault.type, fault.message)
     except (EngineError, ApiError):
@@ -39,7 +40,6 @@ async def attempt(engine: Engine, flight: Flight, *, bill: Callable[[Message], B
             "attempt broke", batch=lease.batch_id, item=item.entry.item, error=type(error).__name__, frames=frames
         )
         raise EngineError(Failure.BROKEN, f"Internal error ({type(error).__name__})") from error
-    return _succeeded(item, message, bill)
 
 
 def _context(flight: Flight) -> Context:

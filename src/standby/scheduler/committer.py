@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import reduce
+from typing import Protocol
 
 import structlog
 
@@ -23,6 +24,14 @@ from standby.store.base import Store
 log = structlog.get_logger("standby.committer")
 
 
+class Committed(Protocol):
+    """Who wants to know what became of rows."""
+
+    def __call__(self, settled: Sequence[Settled], *, is_counted: bool) -> None:
+        """Hear that rows of a run exist now, or that they never will: its lease was lost."""
+        ...
+
+
 class Committer:
     """The only writer of results of a worker."""
 
@@ -34,9 +43,9 @@ class Committer:
         settings: WorkerSettings,
         clock: Clock,
         meters: Meters,
-        when_committed: Callable[[], None],
+        when_committed: Committed,
     ) -> None:
-        """Start empty; `when_committed` is called after each commit."""
+        """Start empty; `when_committed` is called for the rows of each run after a commit."""
         self._store = store
         self._blobs = blobs
         self._settings = settings
@@ -95,7 +104,6 @@ class Committer:
             self._settle(held, rows, commit, is_counted=counts)
         self._meters.commits.inc()
         self._meters.commit_items.observe(sum(len(rows) for rows in taken.values()))
-        self._when_committed()
 
     async def _gather(self) -> None:
         if self._settings.commit_ms and not self._full.is_set():
@@ -128,6 +136,7 @@ class Committer:
     def _settle(self, held: HeldRun, rows: list[Settled], commit: SegmentCommit, *, is_counted: bool) -> None:
         self.backlog -= len(rows)
         held.uncommitted -= len(rows)
+        self._when_committed(rows, is_counted=is_counted)
         if is_counted:
             held.length = commit.end
             held.is_done = commit.is_last

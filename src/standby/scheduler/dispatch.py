@@ -6,18 +6,21 @@ No I/O. A pass looks at every item at most once: what cannot start now is not as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from standby.engines.base import Room
-from standby.records import BatchId, Clock, EndpointView
+from standby.pricing.bills import estimate_of
+from standby.pricing.book import PriceBook
+from standby.records import BatchId, Clock, EndpointView, WorkspaceId
 from standby.scheduler.control import Control
 from standby.scheduler.flight import Flight
-from standby.scheduler.gates import Gates, Place, RoomView
+from standby.scheduler.gates import Gates, Place, RoomView, Want
 from standby.scheduler.held import HeldRun, Queued, Settled, cost_of, expected_cost
 from standby.scheduler.lengths import Lengths
 from standby.scheduler.outlook import Outlook
 from standby.scheduler.policy import Claim, Policy
+from standby.scheduler.quota import Quota, Token
 from standby.scheduler.retry import RetryBudgets
 
 YIELD_BELOW = 150
@@ -38,6 +41,32 @@ class Start:
     place: Place
     expected: int
     cost: int
+    token: Token | None
+    """What was reserved for it of what its workspace may spend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """What workspaces may spend, and what items will probably cost."""
+
+    quota: Quota
+    prices: PriceBook
+
+    def is_limited(self, workspace_id: WorkspaceId) -> bool:
+        """Whether a workspace has a limit at all."""
+        return not self.quota.limit(workspace_id).is_none
+
+    def reserve(self, workspace_id: WorkspaceId, want: Want, output_tokens: int, now_us: int) -> Token | None:
+        """Reserve what an item will probably cost; None if that is more than is left."""
+        estimate_pico = estimate_of(
+            self.prices,
+            want.model,
+            prompt_tokens=want.prompt_tokens,
+            output_tokens=output_tokens,
+            now_us=now_us,
+            is_batch=True,
+        )
+        return self.quota.reserve(workspace_id, estimate_pico, now_us)
 
 
 @dataclass(slots=True)
@@ -48,6 +77,8 @@ class _Pass:
     closed: set[BatchId] = field(default_factory=set)
     looked: dict[HeldRun, tuple[int, int]] = field(default_factory=dict)
     """How many items at the front of a queue cannot start in this pass, and the next place in the plan that may."""
+    spent: dict[WorkspaceId, bool] = field(default_factory=dict)
+    """Whether a workspace may start nothing more."""
     views: dict[str, list[RoomView]] = field(default_factory=dict)
     """By model, since the last start."""
 
@@ -55,13 +86,14 @@ class _Pass:
 class Dispatcher:
     """What one worker knows of endpoints, turns, prefixes and lengths."""
 
-    def __init__(self, control: Control, *, clock: Clock) -> None:
-        """Begin with nothing in flight."""
+    def __init__(self, control: Control, *, clock: Clock, purse: Purse | None = None) -> None:
+        """Begin with nothing in flight; without a `purse` nobody's spending is limited."""
         self.policy = Policy()
         self.gates = Gates()
         self.lengths = Lengths()
         self.budgets = RetryBudgets()
         self.control = control
+        self.purse = purse or Purse(Quota(), PriceBook())
         self._clock = clock
         self._flights: dict[str, dict[Flight, None]] = {}
         self._unread: Counter[str] = Counter()
@@ -112,6 +144,7 @@ class Dispatcher:
                 for batch_id, runs in held.items()
                 if batch_id not in now.closed and any(run.queue for run in runs)
             ]
+            waiting = [claim for claim in waiting if not self.is_spent(claim.workspace_id)]
             chosen = self.policy.turn(waiting, now.now_us) if waiting else None
             if chosen is None:
                 return None
@@ -119,6 +152,17 @@ class Dispatcher:
             if found is not None:
                 return found
             now.closed.add(chosen)
+
+    def is_blocked(self, held: Iterable[HeldRun]) -> bool:
+        """Whether, after a pass that started nothing, there is room that no item at hand may take."""
+        return self.has_any_room() and any(run.queue for run in held)
+
+    def is_spent(self, workspace_id: WorkspaceId) -> bool:
+        """Whether nothing more may start for a workspace in this pass."""
+        spent = self._pass.spent
+        if workspace_id not in spent:
+            spent[workspace_id] = self.purse.quota.is_spent(workspace_id, self._pass.now_us)
+        return spent[workspace_id]
 
     def started(self, flight: Flight, claim: Claim) -> None:
         """Take note that an attempt begins."""
@@ -139,6 +183,8 @@ class Dispatcher:
         self._flights.get(flight.endpoint, {}).pop(flight, None)
         self._unread[flight.endpoint] -= flight.unread
         want, lease = flight.item.want, flight.held.lease
+        if settled is not None and settled.tokens.output and not flight.out:
+            self.gates.first_token(want, flight.place)  # it came whole: nobody told of its tokens
         self.gates.ended(want, flight.place)
         now_us, actual, took_us = self._clock(), 0, 0
         if settled is not None and settled.tokens.output:
@@ -169,10 +215,12 @@ class Dispatcher:
             flights = self._flights.get(room.name, {})
             if excess <= 0 or not flights:
                 continue
+            # those that are being stopped take their places until their engine has let go of them
+            excess -= sum(flight.is_stopping for flight in flights)
             for flight in list(reversed(flights)):
                 if excess <= 0:
                     break
-                if flight.is_yielding or flight.item.was_yielded or flight.out >= YIELD_BELOW:
+                if flight.is_stopping or flight.item.was_yielded or flight.out >= YIELD_BELOW:
                     continue
                 excess -= 1
                 self.control.wasted(room.name, flight.out)
@@ -225,16 +273,24 @@ class Dispatcher:
                     place = self._place_of(held, item)
                     if place is not None:
                         self._pass.looked[held] = (number, resume)
-                        return self._start(held, held.take(number), place)
+                        return self._start(held, number, place)
                     resume = max(resume, self._resume)
                     looks -= 1
                 number += 1
             self._pass.looked[held] = (number, resume)
         return None
 
-    def _start(self, held: HeldRun, item: Queued, place: Place) -> Start:
+    def _start(self, held: HeldRun, number: int, place: Place) -> Start | None:
+        """Take an item out of its queue, unless what it may cost is more than its workspace has left."""
+        item, workspace_id = held.queue[number], held.lease.workspace_id
         expected = self.expected(item)
-        return Start(held, item, place, expected, expected_cost(item.want, expected))
+        token = None
+        if self.purse.is_limited(workspace_id):
+            token = self.purse.reserve(workspace_id, item.want, expected, self._pass.now_us)
+            if token is None:
+                self._pass.spent[workspace_id] = True
+                return None
+        return Start(held, held.take(number), place, expected, expected_cost(item.want, expected), token)
 
     def _place_of(self, held: HeldRun, item: Queued) -> Place | None:
         want, now = item.want, self._pass

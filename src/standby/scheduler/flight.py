@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from standby.scheduler.gates import Place
 from standby.scheduler.held import HeldRun, Queued
+from standby.scheduler.quota import Token
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -19,7 +20,7 @@ class Flight:
     place: Place
     cost: int
     """Cost tokens that its batch was charged when it started."""
-    estimate_pico: int = 0
+    token: Token | None = None
     """What was reserved for it of what its workspace may spend."""
     expected: int
     """Tokens that its answer is expected to have."""
@@ -30,6 +31,8 @@ class Flight:
     """Tokens of its answer so far."""
     is_yielding: bool = False
     """Whether it is being stopped for live traffic."""
+    is_stopping: bool = False
+    is_over: bool = False
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
@@ -55,5 +58,6 @@ class Flight:
 
     def stop(self) -> None:
         """Stop it in the engine, too."""
+        self.is_stopping = True
         if self.task is not None:
             self.task.cancel()

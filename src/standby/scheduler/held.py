@@ -14,6 +14,7 @@ import msgspec
 from standby.blobs.base import Blobs, items_key, plan_key, segment_key
 from standby.records import PLAN_ENTRY, BatchId, Bill, LeasedRun, PlanEntry, Tokens, unpack_plan
 from standby.scheduler.gates import Want
+from standby.scheduler.quota import Token
 from standby.scheduler.retry import Tries
 from standby.states import Outcome
 
@@ -58,6 +59,8 @@ class Settled:
     tokens: Tokens = field(default_factory=Tokens)
     bill: Bill | None = None
     """What it cost; only for an item that succeeded."""
+    token: Token | None = None
+    """What is reserved for it until its charge is in the ledger."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -148,8 +151,8 @@ class HeldRun:
 
 
 def hold(lease: LeasedRun) -> HeldRun:
-    """Take a run in hand before its items are read."""
-    return HeldRun(lease=lease, queue=deque(), left=lease.count - len(lease.finished))
+    """Take a run in hand before its items are read; if nothing comes of that, they are to be read again at once."""
+    return HeldRun(lease=lease, queue=deque(), left=lease.count - len(lease.finished), unread_until_us=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -21,12 +21,13 @@ from standby.records import SECOND, Backlog, BatchId, Bill, Clock
 from standby.scheduler.attempt import attempt, errored
 from standby.scheduler.committer import Committer
 from standby.scheduler.control import Control
-from standby.scheduler.dispatch import Dispatcher, Start, may_lease
+from standby.scheduler.dispatch import Dispatcher, Purse, Start, may_lease
 from standby.scheduler.flight import Flight
 from standby.scheduler.held import HeldRun, Queued, Settled, hold, read_items
 from standby.scheduler.meters import Meters
 from standby.scheduler.outlook import Outlook
 from standby.scheduler.policy import Claim
+from standby.scheduler.quota import Quota
 from standby.scheduler.rates import Rates
 from standby.scheduler.retry import Again, backoff_s, decide
 from standby.store.base import Store
@@ -63,14 +64,20 @@ class Worker:
         meters: Meters,
         prices: PriceBook | None = None,
         control: Control | None = None,
+        quota: Quota | None = None,
     ) -> None:
-        """Begin with nothing; `prices` are those that are published, `control` one of its own, if none are given."""
+        """Begin with nothing.
+
+        `prices` are those that are published, `control` one of its own, and nobody's spending is limited, if none are
+        given.
+        """
         self.holder = random_id("worker")
         self.wake = asyncio.Event()
         self.later: Later = _later
         """How time passes for items that are tried again; the emulator's clock has its own way."""
+        self._quota = quota or Quota()
         self.committer = Committer(
-            store=store, blobs=blobs, settings=settings, clock=clock, meters=meters, when_committed=self.wake.set
+            store=store, blobs=blobs, settings=settings, clock=clock, meters=meters, when_committed=self._committed
         )
         self._store = store
         self._blobs = blobs
@@ -80,7 +87,11 @@ class Worker:
         self._clock = clock
         self._meters = meters
         self._prices = prices or PriceBook()
-        self.dispatcher = Dispatcher(control or Control(engine, settings, clock=clock), clock=clock)
+        self.dispatcher = Dispatcher(
+            control or Control(engine, settings, clock=clock),
+            clock=clock,
+            purse=Purse(self._quota, self._prices),
+        )
         self.passes = 0
         """Passes that came to their end."""
         self._held: dict[BatchId, list[HeldRun]] = {}
@@ -96,6 +107,8 @@ class Worker:
         self._looked_us = 0
         self._judged_us = 0
         self._found_some = False
+        self._is_blocked = False
+        """Whether endpoints have room that no item at hand may take: each waits for another one's prefix."""
 
     async def run_once(self) -> float | None:
         """Look after the runs that are held, lease more if there is room, dispatch what is admitted."""
@@ -103,6 +116,7 @@ class Worker:
         # one moment for the whole pass: a stall inside it must not make our own leases look over
         now_us = self._clock()
         await self._renew_late(now_us)
+        self.dispatcher.begin_pass()
         await self._heed_stops()
         self._let_go()
         self._yield_to_live()
@@ -203,7 +217,7 @@ class Worker:
         for flight in list(self.dispatcher.flights()):
             gap_s = self.dispatcher.gap_s(flight.endpoint) or 0.0
             is_long = flight.remaining_s(gap_s) * SECOND > self._grace_us
-            if is_long and flight.held.lease.batch_id == batch_id:
+            if is_long and flight.held.lease.batch_id == batch_id and not flight.is_stopping:
                 flight.stop()
 
     def _yield_to_live(self) -> None:
@@ -231,7 +245,7 @@ class Worker:
         """Look for runs when those at hand run out, and every tick for batches that nobody works on."""
         allowed = self.dispatcher.allowed()
         is_due = now_us - self._looked_us >= TICK_S * SECOND
-        while is_due or (self._found_some and self._queued()[0] < allowed):
+        while is_due or (self._found_some and (self._is_blocked or self._queued()[0] < allowed)):
             self._looked_us, is_due = now_us, False
             backlogs = await self._store.backlogs(now_us=now_us)
             self._found_some = bool(backlogs)
@@ -256,15 +270,17 @@ class Worker:
     async def _lease(self, backlogs: list[Backlog], allowed: int, now_us: int) -> bool:
         """Lease one more run of a batch that has less at hand than its turn could need; False if there is none."""
         unread = {held.lease.batch_id for held in self._runs() if held.unread_until_us is not None}
-        held, is_stuck = self.held_runs, self._queued()[1] > 0
+        unspent = [runs for runs in self._held.values() if not self.dispatcher.is_spent(runs[0].lease.workspace_id)]
+        count, is_stuck = sum(map(len, unspent)), self._is_blocked or self._queued()[1] > 0
         claims = [
             self._claims[backlog.batch_id]
             for backlog in backlogs
             if backlog.batch_id not in unread
+            and not self.dispatcher.is_spent(backlog.workspace_id)
             and may_lease(
-                queued=self._startable(self._held.get(backlog.batch_id, ())),
+                queued=0 if self._is_blocked else self._startable(self._held.get(backlog.batch_id, ())),
                 is_unserved=not backlog.leased_runs,
-                held=held,
+                held=count,
                 window=allowed,
                 is_stuck=is_stuck,
             )
@@ -276,6 +292,7 @@ class Worker:
         lease = await self._store.lease_run(batch_id, holder=self.holder, now_us=now_us, until_us=self._until(now_us))
         if lease is None:
             return False
+        self._is_blocked = False
         held = hold(lease)
         for earlier in self._held.setdefault(batch_id, []):
             # after a stall the lease that ran out may be our own: the new epoch fences the old one off
@@ -317,7 +334,11 @@ class Worker:
         """Start what is admitted, a few at a time; True if there is more to start."""
         self._stop_expired()
         self.dispatcher.begin_pass()
-        return all(self._start_next() for _ in range(STARTS_A_PASS))
+        started = 0
+        while started < STARTS_A_PASS and self._start_next():
+            started += 1
+        self._is_blocked = not started and self.dispatcher.is_blocked(self._runs())
+        return started == STARTS_A_PASS
 
     def _stop_expired(self) -> None:
         now_us = self._clock()
@@ -341,9 +362,12 @@ class Worker:
             expected=start.expected,
             begun_us=self._clock(),
             first=self.dispatcher.began,
+            token=start.token,
         )
         self.dispatcher.started(flight, self._claims[held.lease.batch_id])
         flight.task = asyncio.get_running_loop().create_task(self._work(flight))
+        # a task that is canceled before its first step runs nothing of itself
+        flight.task.add_done_callback(lambda _: self._end(flight, None))
         held.in_flight[item.entry.item] = flight.task
         self.in_flight += 1
 
@@ -356,21 +380,27 @@ class Worker:
             self.dispatcher.budgets.succeeded(item.model, self._clock(), is_retry=item.is_retry)
         except asyncio.CancelledError:
             if not flight.is_yielding:
+                if flight.token is not None:
+                    self._quota.release(flight.token)
                 raise
             self._meters.attempts.labels("yielded").inc()
         except EngineError as error:
             self._meters.attempts.labels(error.failure.label).inc()
-            settled = self._after_failure(held, item, error)
+            settled = self._after_failure(flight, error)
         except ApiError as error:
-            settled = self._after_failure(held, item, EngineError(Failure.BROKEN, error.message))
+            settled = self._after_failure(flight, EngineError(Failure.BROKEN, error.message))
         finally:
             self._end(flight, settled)
         if settled is not None and not held.is_lost:
             self.rates.count(held.lease.batch_id)
-            self.committer.add(held, settled)
+            self.committer.add(held, replace(settled, token=flight.token) if flight.token else settled)
+        elif flight.token is not None:
+            self._quota.release(flight.token)
 
     def _end(self, flight: Flight, settled: Settled | None) -> None:
-        held = flight.held
+        if flight.is_over:
+            return
+        held, flight.is_over = flight.held, True
         self.in_flight -= 1
         held.in_flight.pop(flight.item.entry.item, None)
         self.dispatcher.ended(flight, settled)
@@ -378,10 +408,21 @@ class Worker:
             held.give_back(flight.item, in_front=True)
         self.wake.set()
 
+    def _committed(self, settled: Sequence[Settled], *, is_counted: bool) -> None:
+        """Settle what was reserved, now that the ledger has the charges, or never will."""
+        for one in settled:
+            if one.token is not None and is_counted:
+                self._quota.settle(one.token, one.bill.charge_pico if one.bill is not None else 0)
+            elif one.token is not None:
+                self._quota.release(one.token)
+        self.wake.set()
+
     def _bill(self, message: Message) -> Bill:
         return bill_of(message, self._prices, now_us=self._clock(), is_batch=True)
 
-    def _after_failure(self, held: HeldRun, item: Queued, error: EngineError) -> Settled | None:
+    def _after_failure(self, flight: Flight, error: EngineError) -> Settled | None:
+        held, item = flight.held, flight.item
+        flight.is_yielding = False  # it ended by itself, just then: it must not come again twice
         item.tries = item.tries.after(error.failure)
         jitter = random.random()  # noqa: S311 - no secret
         decision = decide(error, item.tries, most_attempts=self._settings.attempts, jitter=jitter)
@@ -402,7 +443,9 @@ class Worker:
     def _remove(self, held: HeldRun) -> None:
         runs = self._held[held.lease.batch_id]
         runs.remove(held)
-        self.dispatcher.forget(held, is_last=not runs)
+        if all(other.lease.number != held.lease.number for other in runs):
+            # after a stall the same run may be in hand again, under a new lease
+            self.dispatcher.forget(held, is_last=not runs)
         if not runs:
             del self._held[held.lease.batch_id]
             self.rates.forget(held.lease.batch_id)
