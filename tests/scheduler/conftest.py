@@ -65,7 +65,7 @@ class House:
         """Let time go by."""
         self.offset_us += int(seconds * SECOND)
 
-    def new_worker(self) -> Worker:
+    def new_worker(self, **more: Any) -> Worker:
         """Make another worker on the same store."""
         return Worker(
             store=self.store,
@@ -75,6 +75,7 @@ class House:
             grace_s=self.batch_settings.grace_s,
             clock=self.now_us,
             meters=self.meters,
+            **more,
         )
 
     async def submit(self, items: list[dict[str, Any]], **how: Any) -> BatchId:
