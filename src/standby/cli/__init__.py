@@ -7,6 +7,8 @@ Exit codes:
     2    the command line is wrong
     3    the server cannot start: a setting, the port, the data folder or the engine
     130  interrupted
+
+Commands that work on a workload have more: see `standby.workload.faults`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from standby.cli.savings import savings
 from standby.cli.serve import serve
 from standby.cli.settings import config
 from standby.cli.top import top
+from standby.cli.workload import COMMANDS
 from standby.cli.workspaces import workspaces
 from standby.errors import SettingError, StandbyError, StartError
 
@@ -42,7 +45,7 @@ def standby() -> None:
     """Serve Claude's Message Batches API over models that you run yourself."""
 
 
-for command in (serve, keys, workspaces, config, doctor, engines, usage, cost, savings, prices, top):
+for command in (serve, keys, workspaces, config, doctor, engines, usage, cost, savings, prices, top, *COMMANDS):
     standby.add_command(command)
 
 

@@ -1,0 +1,347 @@
+"""`standby run` and its single steps: submit, watch, collect, retry, cancel, list, report."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from standby.cli.workload_flags import ATTACH, OUTPUT, PACE, PROMPT, ROWS, SHOWN, attached_of, flags, pace_of, spec_of
+
+if TYPE_CHECKING:
+    from standby.workload.jobfile import JobFile
+    from standby.workload.service import Service
+
+FAILED_ROWS = 6
+INTERRUPTED, TERMINATED = 130, 143
+JOB = click.argument("job", metavar="OUTPUT")
+MAX_FAILURES = 12
+
+
+class Terminated(BaseException):
+    """SIGTERM: leave as with Ctrl-C, with another code."""
+
+
+def guarded(command: Callable[..., int | None]) -> Callable[..., int]:
+    """Turn every error of a workload into one line and its exit code; a signal into how to go on."""
+
+    @functools.wraps(command)
+    def run(**given: Any) -> int:
+        from standby.workload.faults import WorkloadError
+
+        try:
+            with _terminable():
+                return command(**given) or 0
+        except WorkloadError as error:
+            click.echo(f"standby: {error}", err=True)
+            return error.code
+        except (KeyboardInterrupt, Terminated) as signaled:
+            _say_how_to_go_on()
+            return INTERRUPTED if isinstance(signaled, KeyboardInterrupt) else TERMINATED
+
+    return run
+
+
+@click.command()
+@flags(ROWS, PROMPT, OUTPUT, ATTACH, PACE, SHOWN)
+@guarded
+def run(**given: Any) -> int:
+    """Answer every row: submit, wait, collect, join, report.
+
+    FILE is JSONL, CSV, TSV, Parquet or Excel, or `-`; or JSONL of ready requests, Claude's (custom_id, params) or
+    OpenAI's (custom_id, method, url, body), which need no prompt. The same command again goes on where it was.
+    """
+    from standby.workload import steps
+
+    spec, attached, pace = spec_of(given), attached_of(given["attach"]), pace_of(given)
+    with _started(spec, given) as (job, service):
+        steps.prepare_job(job, attached=attached, pace=pace)
+        with _progress() as say:
+            report = steps.run_job(job, service, pace=pace, attached=attached, say=say, wait_s=given["wait_s"])
+    return _conclude(report, as_json=given["as_json"])
+
+
+@click.command()
+@flags(ROWS, PROMPT, OUTPUT, ATTACH, PACE, SHOWN)
+@guarded
+def submit(**given: Any) -> int:
+    """Submit every row and return; `standby watch OUTPUT` goes on."""
+    from standby.workload import steps
+    from standby.workload.report import report_of
+
+    spec, pace = spec_of(given), pace_of(given)
+    with _started(spec, given) as (job, service):
+        steps.prepare_job(job, attached=attached_of(given["attach"]), pace=pace)
+        with _progress() as say:
+            steps.submit_job(job, service, pace=pace, say=say)
+        report = report_of(job, steps.prices_of(job))
+    if given["as_json"]:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        sent = [part["batch_id"] for part in report["parts"] if part["batch_id"]]
+        click.echo(f"{report['rows']:,} rows in {len(sent)} batches: {', '.join(sent)}")
+        click.echo(f"Go on with: standby watch {given['output']}")
+    return 0
+
+
+@click.command()
+@JOB
+@flags(ATTACH, PACE, SHOWN)
+@guarded
+def watch(job: str, **given: Any) -> int:
+    """Wait for a job that was submitted, collect its answers, write its output."""
+    from standby.workload import steps
+
+    with _opened(job, given) as (opened, service), _progress() as say:
+        attached = attached_of(given["attach"])
+        report = steps.run_job(opened, service, pace=pace_of(given), attached=attached, say=say, wait_s=given["wait_s"])
+    return _conclude(report, as_json=given["as_json"])
+
+
+@click.command()
+@JOB
+@flags(OUTPUT, ATTACH, PACE, SHOWN)
+@guarded
+def collect(job: str, **given: Any) -> int:
+    """Collect what has ended by now and write it, without waiting for the rest; -o writes it elsewhere too."""
+    from standby.workload import steps
+    from standby.workload.report import report_of
+
+    with _opened(job, given) as (opened, service):
+        runner = steps.runner(opened, service, pace=pace_of(given))
+        runner.run_once()
+        steps.write_job(opened, attached=attached_of(given["attach"]), output=given["output"])
+        report = report_of(opened, steps.prices_of(opened))
+    return _conclude(report, as_json=given["as_json"])
+
+
+@click.command()
+@JOB
+@flags(ATTACH, PACE, SHOWN)
+@guarded
+def retry(job: str, **given: Any) -> int:
+    """Try rows again that failed for a reason that passes, as often again as --retries says."""
+    from standby.workload import steps
+
+    with _opened(job, given) as (opened, service), _progress() as say:
+        more = int(opened.meta("more_tries", "0")) + given["retries"]
+        opened.note(more_tries=str(more), written="")
+        attached = attached_of(given["attach"])
+        report = steps.run_job(opened, service, pace=pace_of(given), attached=attached, say=say, wait_s=given["wait_s"])
+    return _conclude(report, as_json=given["as_json"])
+
+
+@click.command()
+@JOB
+@flags(ATTACH)
+@guarded
+def cancel(job: str, **given: Any) -> int:
+    """End the running batches of a job; what is finished is kept, and is charged."""
+    from standby.workload import steps
+
+    with _opened(job, given) as (opened, service):
+        count = steps.cancel_job(opened, service)
+    click.echo(f"{count} batches are being canceled; collect what is finished with: standby watch --retries 0 {job}")
+    return 0
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
+@guarded
+def list_jobs(*, as_json: bool) -> int:
+    """List the jobs of this user, the newest first."""
+    from standby.cli.tables import show
+    from standby.workload.faults import LocalState
+    from standby.workload.register import remembered
+
+    rows = []
+    for folder in remembered():
+        try:
+            rows.append(_row(folder))
+        except LocalState as error:
+            rows.append({"output": str(folder), "state": str(error), "rows": 0, "succeeded": 0, "failed": 0})
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+    elif rows:
+        shown = [(r["output"], r["state"], f"{r['rows']:,}", f"{r['succeeded']:,}", f"{r['failed']:,}") for r in rows]
+        show(("output", "state", "rows", "succeeded", "failed"), shown)
+    else:
+        click.echo("There are no jobs.", err=True)
+    return 0
+
+
+@click.command()
+@JOB
+@flags(SHOWN)
+@guarded
+def report(job: str, *, as_json: bool) -> int:
+    """Say what became of a job, and what it cost; asks no network."""
+    from standby.workload import folder_of, opened, steps
+    from standby.workload.report import report_of
+
+    with opened(folder_of(job)) as found:
+        summed = report_of(found, steps.prices_of(found))
+    return _conclude(summed, as_json=as_json)
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    from standby.workload import opened, steps
+    from standby.workload.report import report_of
+
+    with opened(folder) as job:
+        found = report_of(job, steps.prices_of(job))
+    state = "done" if found["is_done"] else "open" if found["parts"] else "not prepared"
+    failed = sum(found["failed"].values())
+    return {**{key: found[key] for key in ("output", "rows", "succeeded")}, "failed": failed, "state": state}
+
+
+@contextlib.contextmanager
+def _started(spec: Any, given: dict[str, Any]) -> Iterator[tuple[JobFile, Service]]:
+    from standby.workload import connected, folder_of, opened_job, register
+
+    is_table = not Path(spec.output).is_absolute()
+    folder = folder_of(spec.output) if not is_table else register.jobs_folder().parent / f"{spec.output}.standby"
+    service = connected(given["base_url"])
+    with opened_job(spec, endpoint=service.endpoint, folder=folder) as job:
+        register.remember(job.folder)
+        _REMEMBERED.append(given["output"])
+        yield job, service
+
+
+@contextlib.contextmanager
+def _opened(name: str, given: dict[str, Any]) -> Iterator[tuple[JobFile, Service]]:
+    from standby.workload import connected, folder_of, opened, steps
+
+    with opened(folder_of(name)) as job:
+        service = connected(given["base_url"])
+        steps.check_endpoint(job, service.endpoint)
+        _REMEMBERED.append(name)
+        yield job, service
+
+
+_REMEMBERED: list[str] = []
+"""The job at hand, for the words after Ctrl-C."""
+
+
+def _say_how_to_go_on() -> None:
+    click.echo("\nStopped here; the batches run on. The same command goes on where it was.", err=True)
+    if _REMEMBERED:
+        click.echo(f"Or: standby watch {_REMEMBERED[-1]}    (to end them: standby cancel {_REMEMBERED[-1]})", err=True)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(number: int, frame: object) -> None:
+        del number, frame
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[Any], None]]:
+    """Show one line that moves on a terminal, and a line for each change elsewhere; always on standard error."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("preparing", total=None)
+
+        def say(view: Any) -> None:
+            bar.update(task, description=_words(view), completed=view.done, total=view.items or None)
+
+        yield say
+
+
+class _Lines:
+    """Progress where no terminal is: a line when something changed."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, view: Any) -> None:
+        words = _words(view)
+        if words != self._last:
+            print(words, file=sys.stderr, flush=True)
+        self._last = words
+
+
+def _words(view: Any) -> str:
+    parts = ", ".join(f"{count} {state}" for state, count in sorted(view.parts.items()))
+    again = f", round {view.round + 1}" if view.round else ""
+    return view.note or f"parts: {parts}{again}"
+
+
+def _conclude(report: dict[str, Any], *, as_json: bool) -> int:
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        _show(report)
+    return FAILED_ROWS if report["failed"] else 0
+
+
+def _show(report: dict[str, Any]) -> None:
+    from standby.cli.tables import show
+    from standby.pricing.rates import dollars
+
+    click.echo(f"{report['succeeded']:,} of {report['rows']:,} rows are answered: {report['output']}")
+    failures = sorted(report["failed"].items(), key=lambda pair: -pair[1])[:MAX_FAILURES]
+    if report["open"]:
+        failures.append(("still open", report["open"]))
+    if failures:
+        show(("not answered", "rows"), [(cause, f"{count:,}") for cause, count in failures])
+    cost, tokens = report["cost"], report["tokens"]
+    if cost["charged_pico"] is None:
+        click.echo("cost: unknown, no price is known for this model")
+    else:
+        lines = [("in real time", "real_time_pico"), ("in a batch", "batch_without_cache_pico")]
+        lines += [("with the cache: charged", "charged_pico"), ("saved by the batch", "saved_by_batch_pico")]
+        lines += [("saved by the cache", "saved_by_cache_pico")]
+        show(("", "cost"), [(name, dollars(cost[key])) for name, key in lines])
+        if cost["unpriced_answers"]:
+            click.echo(f"{cost['unpriced_answers']:,} answers have no known price and are not in these sums.")
+    prompt = tokens["input"] + tokens["cache_read"] + tokens["cache_write_5m"] + tokens["cache_write_1h"]
+    click.echo(f"{prompt:,} prompt tokens, {tokens['output']:,} answer tokens")
+    if report["read_share"]:
+        click.echo(f"{report['read_share']:.1%} of the prompt tokens came out of a cache.")
+    odd = sum(part["foreign_rows"] + part["duplicate_rows"] for part in report["parts"])
+    if odd:
+        click.echo(f"{odd:,} result rows belonged to no row of this job, or came twice; they were left out.")
+
+
+COMMANDS: tuple[click.Command, ...] = (run, submit, watch, collect, retry, cancel, list_jobs, report)
+__all__ = ["COMMANDS"]

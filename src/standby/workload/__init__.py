@@ -1,0 +1,32 @@
+"""Workloads: rows and a prompt in, a table of answers out, through the Message Batches API of Claude or of Standby.
+
+The client's side; it imports no room of the server. `steps` has the functions, `docs/workloads.md` the story.
+"""
+
+from standby.workload.faults import WorkloadError
+from standby.workload.jobfile import folder_of, opened
+from standby.workload.report import report_of
+from standby.workload.runner import Pace, Runner, View
+from standby.workload.service import Service, connected
+from standby.workload.spec import Source, Spec
+from standby.workload.steps import cancel_job, opened_job, prepare_job, run_job, submit_job, write_job
+
+__all__ = [
+    "Pace",
+    "Runner",
+    "Service",
+    "Source",
+    "Spec",
+    "View",
+    "WorkloadError",
+    "cancel_job",
+    "connected",
+    "folder_of",
+    "opened",
+    "opened_job",
+    "prepare_job",
+    "report_of",
+    "run_job",
+    "submit_job",
+    "write_job",
+]

@@ -1,0 +1,332 @@
+"""The loop of a job: one pass over its parts, again and again, until every row has its outcome.
+
+`run_once` does what can be done now and says how long nothing will be due; everything it learns is on disk before it
+acts on it. So it may be stopped at any moment, by Ctrl-C, a signal or a power cut, and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jsonschema_rs
+
+from standby.workload import collect
+from standby.workload.bodies import Bodies, lines_of, with_more_room
+from standby.workload.faults import QueueFull, Refused, Unavailable, Uncertain, WaitOver
+from standby.workload.jobfile import Item, JobFile, Part
+from standby.workload.outcomes import AGAIN, STOPS_THE_LINE, Validate, is_tried_again
+from standby.workload.parts import Canary, Limits
+from standby.workload.service import ENDED, Seen, Service
+from standby.workload.states import FIRST_WAIT_S, LONGEST_WAIT_S, PartState, poll_wait_s
+
+TICK_S = 1.0
+"""Longest sleep at once: a laptop that slept notices soon after it wakes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How patient a job is, and what it tries again."""
+
+    first_poll_s: float = FIRST_WAIT_S
+    settle_s: float = 60.0
+    """How long the list is watched for a batch whose create was not answered, before it counts as not made."""
+    look_s: float = 3.0
+    """Between two looks at the list."""
+    queue_s: float = 60.0
+    """Wait after a full queue that names no time."""
+    patience_s: float = 900.0
+    """How long the service may be unreachable, in a row, before the command gives up. The batches run on."""
+    download_tries: int = 6
+    """How often results are read before what is short is kept as it is."""
+    retries: int = 3
+    is_more_room: bool = False
+    """Answers cut at `max_tokens` are asked for again with twice as much."""
+    limits: Limits = field(default_factory=Limits)
+    canary: Canary = field(default_factory=Canary)
+
+
+@dataclass(slots=True, kw_only=True)
+class View:
+    """What a person wants to see of a running job."""
+
+    parts: dict[str, int] = field(default_factory=dict)
+    """Parts by state."""
+    items: int = 0
+    done: int = 0
+    """Items of finished parts, and of running ones what the service counts."""
+    round: int = 0
+    expires_at: str | None = None
+    note: str = ""
+    """Why nothing moves, if so."""
+
+
+Say = Callable[[View], None]
+
+
+def silent(view: View) -> None:
+    """Say nothing."""
+    del view
+
+
+class Runner:
+    """Drives one open job."""
+
+    def __init__(
+        self,
+        job: JobFile,
+        service: Service,
+        pace: Pace,
+        *,
+        say: Say = silent,
+        wait: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take an open job; `clock` is wall-clock time in seconds, so that a sleeping laptop does not stretch waits."""
+        self._job, self._service, self._pace = job, service, pace
+        self._say, self._wait, self._clock = say, wait, clock
+        self._polls: dict[int, int] = {}
+        self._due: dict[int, float] = {}
+        self._unsure_since: dict[int, float] = {}
+        self._unreachable_since: float | None = None
+        self._failures = 0
+        self._submit_from = 0.0
+        self._counts: dict[int, int] = {}
+        self._expires: dict[int, str] = {}
+        self._note = ""
+        self._validate = _validator(job)
+
+    def run(self, *, until: Callable[[], bool] | None = None, wait_s: float | None = None) -> None:
+        """Run until every row has its outcome, or `until` says so; `WaitOver` after `wait_s` seconds."""
+        end = None if wait_s is None else self._clock() + wait_s
+        while True:
+            pause = self._guarded()
+            self._say(self.view())
+            if pause is None or (until is not None and until()):
+                return
+            if end is not None and self._clock() >= end:
+                raise WaitOver("the time to wait is over; the batches run on, and the same command goes on with them")
+            self._sleep(pause, end)
+
+    def run_once(self) -> float | None:
+        """Do what is due; return the seconds until more is, None if all is done."""
+        self._note = ""
+        parts = self._job.parts()
+        for part in parts:
+            self._step(part, parts)
+        parts = self._job.parts()
+        if all(part.state is PartState.DONE for part in parts):
+            return 0.0 if self.start_round() else None
+        now = self._clock()
+        due = min(self._due_of(part, parts, now) for part in parts if part.state is not PartState.DONE)
+        return min(max(0.0, due - now), LONGEST_WAIT_S)
+
+    def view(self) -> View:
+        """Show where the job is."""
+        view = View(note=self._note)
+        for part in self._job.parts():
+            view.parts[part.state] = view.parts.get(part.state, 0) + 1
+            view.items += part.items if part.round == 0 else 0
+            view.round = max(view.round, part.round)
+            if part.round == 0:
+                view.done += self._counts.get(part.number, 0) if part.state is PartState.SUBMITTED else 0
+                view.done += part.items if part.state in {PartState.ENDED, PartState.COLLECTED, PartState.DONE} else 0
+            if part.state is PartState.SUBMITTED and part.number in self._expires:
+                view.expires_at = min(view.expires_at or "9", self._expires[part.number])
+        return view
+
+    # -- one part
+
+    def _step(self, part: Part, parts: list[Part]) -> None:
+        if part.state is PartState.SENDING and self._is_due(part):
+            part = self._resolve(part)
+        if part.state is PartState.READY and self._may_submit(part, parts):
+            part = self._submit(part)
+        if part.state is PartState.SUBMITTED and self._is_due(part):
+            part = self._poll(part)
+        if part.state is PartState.ENDED:
+            part = self._download(part)
+        if part.state is PartState.COLLECTED:
+            self._settle(part)
+
+    def _may_submit(self, part: Part, parts: list[Part]) -> bool:
+        """One create at a time, in order; behind a canary only once that is done; never while the queue is full."""
+        if self._clock() < self._submit_from:
+            return False
+        before = [self._job.part(other.number) for other in parts if other.number < part.number]
+        if any(other.state in {PartState.READY, PartState.SENDING} for other in before):
+            return False
+        canary = self._job.meta("canary", "")
+        return not (canary and part.number > 1 and before[0].state is not PartState.DONE)
+
+    def _submit(self, part: Part) -> Part:
+        newest = self._service.newest()
+        anchor = (newest.id, newest.created_at) if newest is not None else None
+        part = self._job.move(part, PartState.SENDING, anchor=anchor)
+        try:
+            made = self._service.create(self._job.body(part.number), key=f"{self._job.tag}-{part.number}")
+        except Uncertain as error:
+            self._note = f"part {part.number}: {error}; looking for it in the list of batches"
+            return part
+        except QueueFull as error:
+            self._note = str(error)
+            self._submit_from = self._clock() + (self._pace.queue_s if error.after_s is None else error.after_s)
+            return self._job.move(part, PartState.READY)
+        except (Unavailable, Refused):
+            self._job.move(part, PartState.READY)
+            raise
+        return self._adopt(part, made, is_ours=True)
+
+    def _resolve(self, part: Part) -> Part:
+        """Find out what became of a create that was not answered; nothing is sent again before that is sure."""
+        now = self._clock()
+        since = self._unsure_since.setdefault(part.number, now)
+        taken = {other.batch_id for other in self._job.parts()} | set(part.refuted)
+        found = [b for b in self._service.newer_than(part.anchor) if b.total == part.items and b.id not in taken]
+        if found:
+            del self._unsure_since[part.number]
+            return self._adopt(part, found[-1], is_ours=False)
+        if now - since >= self._pace.settle_s:
+            del self._unsure_since[part.number]
+            return self._job.move(part, PartState.READY)
+        self._due[part.number] = now + min(self._pace.look_s, self._pace.settle_s)
+        self._note = f"part {part.number}: looking in the list of batches whether the service has it"
+        return part
+
+    def _adopt(self, part: Part, batch: Seen, *, is_ours: bool) -> Part:
+        """Take a batch as this part; one that was only found by its place and size is proved by its results."""
+        self._polls[part.number] = 0
+        self._plan_poll(part, batch.after_s)
+        self._expires[part.number] = batch.expires_at
+        return self._job.move(
+            part, PartState.SUBMITTED, batch_id=batch.id, is_ours=int(is_ours), created_at=batch.created_at
+        )
+
+    def _poll(self, part: Part) -> Part:
+        batch = self._service.retrieve(str(part.batch_id))
+        if batch is None:
+            return self._gone(part)
+        self._counts[part.number] = batch.total - batch.counts.get("processing", batch.total)
+        self._expires[part.number] = batch.expires_at
+        if batch.status == ENDED:
+            if batch.archived_at or not batch.results_url:
+                return self._gone(part)
+            return self._job.move(part, PartState.ENDED, ended_at=batch.ended_at)
+        self._plan_poll(part, batch.after_s)
+        return part
+
+    def _gone(self, part: Part) -> Part:
+        """Name every row of a batch whose results are no more; nobody can say what they were."""
+        return self._job.settle(part, [])
+
+    def _download(self, part: Part) -> Part:
+        batch = self._service.retrieve(str(part.batch_id))
+        if batch is None or not batch.results_url:
+            return self._gone(part)
+        to = self._job.results(part.number)
+        tries = self._pace.download_tries
+        collect.download(self._service, batch, to, items=part.items, wait=self._wait, tries=tries)
+        if not part.is_ours and not collect.is_ours(to, self._job, part):
+            to.unlink()
+            refuted = (*part.refuted, batch.id)
+            return self._job.move(part, PartState.SENDING, batch_id=None, refuted=refuted, created_at=None)
+        return self._job.move(part, PartState.COLLECTED, is_ours=1)
+
+    def _settle(self, part: Part) -> None:
+        account = collect.Account()
+        rows = collect.settled(self._job, part, account, self._validate)
+        self._job.settle(part, rows)
+        foreign = account.foreign + account.unreadable
+        if foreign or account.duplicates:
+            self._job.change(self._job.part(part.number), foreign_ids=foreign, duplicates=account.duplicates)
+        self._check_line(part)
+
+    def _check_line(self, part: Part) -> None:
+        """Stop before more is sent if a part failed as a whole, or for a reason that is not its rows'."""
+        if not any(other.state is PartState.READY for other in self._job.parts()):
+            return
+        causes = self._job.causes(part.number)
+        failing = {cause: count for cause, count in causes.items() if cause and cause not in AGAIN}
+        for cause, count in failing.items():
+            if cause in STOPS_THE_LINE or count == part.items:
+                raise Refused(
+                    f"{count:,} of {part.items:,} rows of part {part.number} failed with {cause}; the other parts "
+                    "were not sent. See `standby report`, and mend it before the same command goes on"
+                )
+
+    # -- rounds
+
+    def start_round(self) -> bool:
+        """Send what may be tried again as new parts; say whether there is any."""
+        most = self._pace.retries + int(self._job.meta("more_tries", "0"))
+        if any(cause in STOPS_THE_LINE for _, cause, _ in self._job.counts()):
+            return False
+        chosen = {
+            item.hash: item
+            for item in self._job.failed()
+            if is_tried_again(item.cause or "", item.tries, most=most, is_more_room=self._pace.is_more_room)
+        }
+        if not chosen:
+            return False
+        parts = self._job.parts()
+        moved = []
+        with Bodies(self._job, self._pace.limits, first=len(parts) + 1) as bodies:
+            for number in sorted({item.part for item in chosen.values()}):
+                for hash_, line in lines_of(self._job.body(number), self._job.tag):
+                    item = chosen.get(hash_)
+                    if item is not None and item.part == number:
+                        moved.append((hash_, bodies.add_line(_line(line, item), row=item.number + 1)))
+        self._job.again(bodies.parts, moved, parts[-1].round + 1)
+        return True
+
+    # -- time
+
+    def _guarded(self) -> float | None:
+        """Run once; while the service cannot be reached, wait longer and longer, but not for ever."""
+        try:
+            pause = self.run_once()
+        except Unavailable as error:
+            now = self._clock()
+            self._unreachable_since = now if self._unreachable_since is None else self._unreachable_since
+            if now - self._unreachable_since >= self._pace.patience_s:
+                raise
+            self._failures += 1
+            self._note = str(error)
+            return max(error.after_s or 0.0, min(0.5 * 2.0**self._failures, self._pace.queue_s))
+        self._unreachable_since, self._failures = None, 0
+        return pause
+
+    def _sleep(self, pause: float, end: float | None) -> None:
+        until = self._clock() + pause
+        until = until if end is None else min(until, end)
+        while (left := until - self._clock()) > 0:
+            self._wait(min(left, TICK_S))
+            self._say(self.view())
+
+    def _plan_poll(self, part: Part, after_s: float | None) -> None:
+        polls = self._polls.get(part.number, 0)
+        self._polls[part.number] = polls + 1
+        chance = random.random()  # noqa: S311 - spreads polls, keeps no secret
+        wait_s = poll_wait_s(polls, first_s=self._pace.first_poll_s, after_s=after_s, chance=chance)
+        self._due[part.number] = self._clock() + wait_s
+
+    def _is_due(self, part: Part) -> bool:
+        return self._clock() >= self._due.get(part.number, 0.0)
+
+    def _due_of(self, part: Part, parts: list[Part], now: float) -> float:
+        if part.state is PartState.READY:
+            waits_for_another = now >= self._submit_from and not self._may_submit(part, parts)
+            return math.inf if waits_for_another else self._submit_from
+        return self._due.get(part.number, now)
+
+
+def _line(line: bytes, item: Item) -> bytes:
+    return with_more_room(line) if item.cause == "max_tokens" else line
+
+
+def _validator(job: JobFile) -> Validate | None:
+    schema = job.spec.schema
+    return None if schema is None else jsonschema_rs.validator_for(schema).is_valid
