@@ -24,6 +24,7 @@ from standby.cli import standby as command
 from standby.config import known_keys
 from standby.engines.pool_meters import EndpointMeters
 from standby.records import Load
+from standby.scheduler.control import AdmissionMeters
 from standby.scheduler.meters import Meters
 from standby.states import BATCH_MOVES, RUN_MOVES
 
@@ -132,7 +133,7 @@ def metrics() -> str:
 def families() -> Iterator[tuple[Metric, tuple[str, ...]]]:
     """Yield every metric family with its label names."""
     registry = CollectorRegistry()
-    own, _, _ = Metrics(registry), Meters(registry), EndpointMeters(registry)
+    own, *_ = Metrics(registry), Meters(registry), EndpointMeters(registry), AdmissionMeters(registry)
     text = own.expose(batches={"in_progress": 0}, results={}, load=Load(), is_ready=True).decode()
     declared = {
         family.name: tuple(getattr(collector, "_labelnames", ()))

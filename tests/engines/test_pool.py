@@ -48,6 +48,7 @@ class Clerk:
         self.is_up = True
         self.fault: Exception | None = None
         self.fault_after = 0
+        self.contexts: list[Context] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.asked: list[MessageParams | CountParams] = []
@@ -96,6 +97,7 @@ class Clerk:
     ) -> AsyncGenerator[Event, None]:
         """Answer in events."""
         self.asked.append(params)
+        self.contexts.append(context)
         try:
             for number, event in enumerate(events_of(self._message(params.model))):
                 if self.fault is not None and number >= self.fault_after:
@@ -492,3 +494,31 @@ async def test_one_that_cannot_start_does_not_stop_the_others() -> None:
     await pool.close()
     assert one.closed
     assert two.closed
+
+
+async def test_the_endpoint_that_is_wished_for_is_taken_while_it_has_room() -> None:
+    """Though another has less in flight; when it is full the item goes elsewhere, without its slot."""
+    one, two = Clerk("one", "a", slots=3), Clerk("two", "a", slots=3)
+    pool = pool_of(one, two)
+    two.gate.clear()
+    tasks = [asyncio.create_task(pool.generate(ask(), context=Context(at="two", slot=1))) for _ in range(3)]
+    await until(lambda: len(one.asked) == 1)
+    assert len(two.asked) == 2
+    two.gate.set()
+    assert [said(await task) for task in tasks] == ["two", "two", "one"]
+    assert [context.slot for context in two.contexts + one.contexts] == [1, 1, None]
+
+
+async def test_a_pool_tells_its_rooms_apart() -> None:
+    """By name, what they serve as far as it is known, and what they refused since the last look."""
+    one, two = Clerk("one", "a"), Clerk("two", "b")
+    pool = pool_of(one, two)
+    first, second = pool.rooms()
+    assert (first.name, second.name) == ("one", "two")
+    assert first.takes("b")
+    await pool.generate(ask("b"))
+    assert (first.takes("b"), second.takes("b")) == (False, True)
+    two.fault = EngineError(Failure.OVERLOADED, "not now")
+    with pytest.raises(EngineError):
+        await pool.generate(ask("b"), live=True)
+    assert (first.take_rejected(), second.take_rejected(), second.take_rejected()) == (0, 1, 0)

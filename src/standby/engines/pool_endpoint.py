@@ -83,10 +83,10 @@ class Endpoint:
     def gap_s(self, *, now_us: int) -> float | None:
         """Return the time between two tokens of an answer, as seen lately; None if nobody can say.
 
-        Live answers tell if there are any. Where the engine puts batch work off for live work, only they do.
+        Live answers tell if there are any; where the engine puts batch work off for live work, nobody else does then.
         """
         live_s = self._gaps[True].gap_s(now_us)
-        if live_s is not None or self.profile.yields_to_live:
+        if live_s is not None or (self.profile.yields_to_live and self.in_flight.live):
             return live_s
         return self._gaps[False].gap_s(now_us)
 

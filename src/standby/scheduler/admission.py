@@ -322,10 +322,10 @@ class Adaptive:
         }
 
     def _seats(self, load: Load) -> int:
-        """Seats that batches may take: not those of live requests, and some are kept free for more of them."""
-        kept = self._kept(load)
-        reserve = math.ceil(PEAK_SHARE * self._live.peak())
-        return load.slots - max(load.live + kept, min(reserve, load.slots - 1))
+        """Seats that batches may take: not those of live requests, nor some free ones for the next of a burst."""
+        kept, peak = self._kept(load), self._live.peak()
+        spare = max(kept, min(math.ceil(PEAK_SHARE * peak), peak - load.live, load.slots - 1))
+        return load.slots - load.live - spare
 
     def _kept(self, load: Load) -> int:
         """Slots kept for live requests; an engine with one slot would else never work for a batch."""
