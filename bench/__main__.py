@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.cancel import cancel_rows
 from bench.chat import chat_rows
 from bench.fairness import fairness_rows
 from bench.interference import SETTINGS, interference_rows, quick
@@ -18,7 +19,8 @@ from bench.reuse import reuse_rows
 from bench.rows import Row, create_rows, dispatch_row, emulator_rows, growth_rows, results_row
 
 SEED = 1
-MARK = "<!-- figures: written by `make bench` -->"
+BLOCK = "<!-- figures of {name}: written by `python -m bench --only {name} --write` -->"
+END = "<!-- end of {name} -->"
 
 
 GROUPS: dict[str, Callable[[int, int], list[Row]]] = {
@@ -32,6 +34,7 @@ GROUPS: dict[str, Callable[[int, int], list[Row]]] = {
     "plan": lambda small, runs: plan_rows(runs, items=100_000 // small),
     "reuse": lambda small, _: reuse_rows(items=3_000 // small),
     "interference": lambda small, _: _interference_rows(is_quick=small > 1),
+    "cancel": lambda small, _: cancel_rows(20 // small, items=2_000),
     "live": lambda small, _: [row for engine in ENGINES for row in all_rows(engine, is_quick=small > 1)],
 }
 """By name: what makes rows, of a divisor of its sizes and a number of runs."""
@@ -42,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the sizes, one run: to see that it works")
     parser.add_argument("--only", metavar="NAME", choices=list(GROUPS))
-    parser.add_argument("--write", metavar="FILE", type=Path, help="put the table into this page")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="put what was measured into this page")
     parser.add_argument(
         "--plots", metavar="FOLDER", type=Path, help="only draw the pictures of the docs, into a folder"
     )
@@ -53,17 +56,27 @@ def main() -> int:
         print(*draw_all(chosen.plots), sep="\n")
         return 0
     small, runs = (10, 1) if chosen.quick else (1, 3)
-    rows: list[Row] = []
+    found: dict[str, list[Row]] = {}
     for name, group in GROUPS.items():
         if chosen.only in {None, name}:
             print(f"measuring {name} …", file=sys.stderr)
-            rows += group(small, runs)
-    text = table(rows)
-    print(text)
-    if chosen.write:
-        page = chosen.write.read_text(encoding="utf-8")
-        chosen.write.write_text(page.split(MARK)[0] + MARK + "\n\n" + text + "\n", encoding="utf-8")
+            found[name] = group(small, runs)
+            if chosen.write:
+                page = chosen.write.read_text(encoding="utf-8")
+                chosen.write.write_text(put(page, name, table(found[name])), encoding="utf-8")
+    rows = [row for some in found.values() for row in some]
+    print(table(rows))
     return 0 if all(row.is_met for row in rows) else 1
+
+
+def put(page: str, name: str, text: str) -> str:
+    """Put figures into a page, in the place of those that the same group had, or at its end."""
+    begin, end = BLOCK.format(name=name), END.format(name=name)
+    block = f"{begin}\n\n{text}\n\n{end}"
+    if begin not in page:
+        return f"{page.rstrip()}\n\n### {name}\n\n{block}\n"
+    before, _, rest = page.partition(begin)
+    return before + block + rest.partition(end)[2]
 
 
 def _interference_rows(*, is_quick: bool) -> list[Row]:
