@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from standby.cli.workload_flags import ATTACH, OUTPUT, PACE, PROMPT, ROWS, SHOWN, attached_of, flags, pace_of, spec_of
+from standby.cli.workload_flags import (
+    ATTACH,
+    BUDGET,
+    OUTPUT,
+    PACE,
+    PROMPT,
+    ROWS,
+    SHOWN,
+    attached_of,
+    flags,
+    pace_of,
+    spec_of,
+)
 
 if TYPE_CHECKING:
     from standby.workload.jobfile import JobFile
@@ -50,7 +62,7 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., int]:
 
 
 @click.command()
-@flags(ROWS, PROMPT, OUTPUT, ATTACH, PACE, SHOWN)
+@flags(ROWS, PROMPT, OUTPUT, ATTACH, BUDGET, PACE, SHOWN)
 @guarded
 def run(**given: Any) -> int:
     """Answer every row: submit, wait, collect, join, report.
@@ -63,13 +75,14 @@ def run(**given: Any) -> int:
     spec, attached, pace = spec_of(given), attached_of(given["attach"]), pace_of(given)
     with _started(spec, given) as (job, service):
         steps.prepare_job(job, attached=attached, pace=pace)
+        _bind(job, service, given)
         with _progress() as say:
             report = steps.run_job(job, service, pace=pace, attached=attached, say=say, wait_s=given["wait_s"])
     return _conclude(report, as_json=given["as_json"])
 
 
 @click.command()
-@flags(ROWS, PROMPT, OUTPUT, ATTACH, PACE, SHOWN)
+@flags(ROWS, PROMPT, OUTPUT, ATTACH, BUDGET, PACE, SHOWN)
 @guarded
 def submit(**given: Any) -> int:
     """Submit every row and return; `standby watch OUTPUT` goes on."""
@@ -79,6 +92,7 @@ def submit(**given: Any) -> int:
     spec, pace = spec_of(given), pace_of(given)
     with _started(spec, given) as (job, service):
         steps.prepare_job(job, attached=attached_of(given["attach"]), pace=pace)
+        _bind(job, service, given)
         with _progress() as say:
             steps.submit_job(job, service, pace=pace, say=say)
         report = report_of(job, steps.prices_of(job))
@@ -88,6 +102,29 @@ def submit(**given: Any) -> int:
         sent = [part["batch_id"] for part in report["parts"] if part["batch_id"]]
         click.echo(f"{report['rows']:,} rows in {len(sent)} batches: {', '.join(sent)}")
         click.echo(f"Go on with: standby watch {given['output']}")
+    return 0
+
+
+@click.command()
+@flags(ROWS, PROMPT, ATTACH, SHOWN)
+@guarded
+def estimate(**given: Any) -> int:
+    """Say what a workload would cost: in real time, in a batch, in a batch with a cache. Sends no batch.
+
+    Prompts are counted in a sample, by the service. How long answers will be is not known before: each cost is told
+    for no answers and for answers that take all of --max-tokens.
+    """
+    import tempfile
+
+    from standby.workload import connected, opened_job, steps
+
+    with tempfile.TemporaryDirectory(prefix="standby-") as folder:
+        spec = spec_of({**given, "output": str(Path(folder) / "estimate.parquet")})
+        service = connected(given["base_url"])
+        with opened_job(spec, endpoint=service.endpoint) as job:
+            steps.prepare_job(job, attached=attached_of(given["attach"]))
+            found = steps.estimate_job(job, service)
+    _show_estimate(found, as_json=given["as_json"])
     return 0
 
 
@@ -190,6 +227,42 @@ def report(job: str, *, as_json: bool) -> int:
     with opened(folder_of(job)) as found:
         summed = report_of(found, steps.prices_of(found))
     return _conclude(summed, as_json=as_json)
+
+
+def _bind(job: JobFile, service: Service, given: dict[str, Any]) -> None:
+    """Hold a job to its budget; one that was estimated before keeps that estimate."""
+    from standby.pricing.rates import DOLLAR
+    from standby.workload import steps
+
+    if given["max_cost"] is not None:
+        budget = int(given["max_cost"] * DOLLAR)
+        if job.meta("worst_pico", ""):
+            job.note(budget_pico=str(budget))
+        else:
+            steps.bind_budget(job, steps.estimate_job(job, service), budget)
+
+
+def _show_estimate(found: Any, *, as_json: bool) -> None:
+    import dataclasses
+
+    from standby.cli.tables import show
+    from standby.pricing.rates import dollars
+
+    if as_json:
+        click.echo(json.dumps({"schema": 1, **dataclasses.asdict(found)}, indent=2))
+        return
+    low, high = found.prompt_tokens_span
+    click.echo(f"{found.rows:,} rows, {found.sampled:,} of them counted: {low:,} to {high:,} prompt tokens")
+    click.echo(f"Answers: unknown before, at most {found.most_output_tokens:,} tokens")
+    rows = [("in real time", found.standard_pico), ("in a batch", found.batch_pico)]
+    rows += [("in a batch, system prompt cached 1h", found.cached_pico)] if found.cached_pico else []
+    if found.batch_pico is None:
+        click.echo(f"cost: unknown, no price is known for {found.model}")
+        return
+    shown = [(name, dollars(span[0]), dollars(span[1])) for name, span in rows]
+    show(("", "without answers", "longest answers"), shown)
+    if found.cached_pico and found.break_even is not None:
+        click.echo(f"The cache pays from {found.break_even:.0%} hits on; in batches 30 to 98% are usual.")
 
 
 def _row(folder: Path) -> dict[str, Any]:
@@ -343,5 +416,5 @@ def _show(report: dict[str, Any]) -> None:
         click.echo(f"{odd:,} result rows belonged to no row of this job, or came twice; they were left out.")
 
 
-COMMANDS: tuple[click.Command, ...] = (run, submit, watch, collect, retry, cancel, list_jobs, report)
+COMMANDS: tuple[click.Command, ...] = (run, submit, estimate, watch, collect, retry, cancel, list_jobs, report)
 __all__ = ["COMMANDS"]

@@ -114,6 +114,14 @@ PACE = (
         help="Look so long for a batch whose create was not answered.",
     ),
 )
+BUDGET = (
+    click.option(
+        "--max-cost",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="DOLLARS",
+        help="Send nothing that could cost more, parts and tries together.",
+    ),
+)
 SHOWN = (click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, money in pico-dollars."),)
 
 

@@ -9,7 +9,16 @@ from standby.workload.report import report_of
 from standby.workload.runner import Pace, Runner, View
 from standby.workload.service import Service, connected
 from standby.workload.spec import Source, Spec
-from standby.workload.steps import cancel_job, opened_job, prepare_job, run_job, submit_job, write_job
+from standby.workload.steps import (
+    bind_budget,
+    cancel_job,
+    estimate_job,
+    opened_job,
+    prepare_job,
+    run_job,
+    submit_job,
+    write_job,
+)
 
 __all__ = [
     "Pace",
@@ -19,8 +28,10 @@ __all__ = [
     "Spec",
     "View",
     "WorkloadError",
+    "bind_budget",
     "cancel_job",
     "connected",
+    "estimate_job",
     "folder_of",
     "opened",
     "opened_job",

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 
 import jsonschema_rs
 
+from standby.pricing.rates import dollars
 from standby.workload import collect
 from standby.workload.bodies import Bodies, lines_of, with_more_room
-from standby.workload.faults import QueueFull, Refused, Unavailable, Uncertain, WaitOver
+from standby.workload.costs import cost_of, prices_at
+from standby.workload.faults import OverBudget, QueueFull, Refused, Unavailable, Uncertain, WaitOver
 from standby.workload.jobfile import Item, JobFile, Part
 from standby.workload.outcomes import AGAIN, STOPS_THE_LINE, Validate, is_tried_again
 from standby.workload.parts import Canary, Limits
@@ -162,7 +164,25 @@ class Runner:
         canary = self._job.meta("canary", "")
         return not (canary and part.number > 1 and before[0].state is not PartState.DONE)
 
+    def _check_budget(self, part: Part) -> None:
+        """Refuse a part that could go above `--max-cost`, whatever was spent and still runs at its dearest."""
+        budget, worst = int(self._job.meta("budget_pico", "0")), int(self._job.meta("worst_pico", "0"))
+        if not budget:
+            return
+        parts = self._job.parts()
+        whole = sum(other.bytes for other in parts if other.round == 0)
+        running = [p for p in parts if p.state not in {PartState.READY, PartState.DONE}]
+        factor = 2**part.round if self._pace.is_more_room else 1
+        could = sum(worst * p.bytes // whole for p in (*running, part)) * factor
+        spent = cost_of(self._job, prices_at(self._job.meta("created"))).charged
+        if spent + could > budget:
+            raise OverBudget(
+                f"part {part.number} was not sent: {dollars(spent)} are spent, it could cost {dollars(could)} more, "
+                "and --max-cost allows less"
+            )
+
     def _submit(self, part: Part) -> Part:
+        self._check_budget(part)
         newest = self._service.newest()
         anchor = (newest.id, newest.created_at) if newest is not None else None
         part = self._job.move(part, PartState.SENDING, anchor=anchor)

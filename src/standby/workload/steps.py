@@ -15,9 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from standby.pricing.rates import dollars
 from standby.workload import answers, jobfile
 from standby.workload.costs import PriceOf, prices_at
-from standby.workload.faults import LocalState
+from standby.workload.estimate import Estimate, estimate
+from standby.workload.faults import LocalState, OverBudget
 from standby.workload.jobfile import JobFile, folder_of
 from standby.workload.names import new_tag
 from standby.workload.prepare import prepare
@@ -50,6 +52,23 @@ def prepare_job(job: JobFile, *, attached: Mapping[str, str] | None = None, pace
     """Read the rows and write the bodies; sends nothing."""
     pace = pace or Pace()
     prepare(job, attached=attached or {}, limits=pace.limits, canary=pace.canary)
+
+
+def estimate_job(job: JobFile, service: Service) -> Estimate:
+    """Say what a prepared job will cost; counts the prompts of a sample, sends no batch."""
+    return estimate(job, service, prices_of(job))
+
+
+def bind_budget(job: JobFile, found: Estimate, budget_pico: int) -> None:
+    """Refuse a job that could cost more, and hold it to that across parts and tries. `OverBudget` says how much."""
+    if found.worst_pico is None:
+        raise OverBudget(f"no price is known for {found.model}, so --max-cost cannot be kept; leave it out to go on")
+    if found.worst_pico > budget_pico:
+        raise OverBudget(
+            f"it could cost {dollars(found.worst_pico)} if every answer took all of --max-tokens, "
+            f"and --max-cost is {dollars(budget_pico)}; nothing was sent"
+        )
+    job.note(budget_pico=str(budget_pico), worst_pico=str(found.worst_pico))
 
 
 def run_job(

@@ -1,0 +1,141 @@
+"""What a person at a terminal sees of a workload."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from standby.cli import main
+from standby.testing import Emulator
+from tests.workload.conftest import MODEL, creates, read, write_rows
+
+Run = Callable[..., tuple[int, str, str]]
+QUICK = ("--poll", "0.02", "--settle", "0.1")
+ASK = ("-m", MODEL, "-p", "Say {{ text }}")
+
+
+@pytest.fixture
+def run(
+    standby_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run one command against the emulator; return its code, standard output and standard error."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", standby_emulator.api_key)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", standby_emulator.url)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "in.jsonl", 4)
+
+    def once(*arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return once
+
+
+def test_run_answers_and_reports(run: Run) -> None:
+    """One command from rows to a table, and what it cost."""
+    code, out, _ = run("run", "in.jsonl", *ASK, "-o", "out.csv", *QUICK)
+    assert code == 0
+    assert "4 of 4 rows are answered" in out
+    assert "with the cache: charged" in out
+    assert [row["status"] for row in read("out.csv")] == ["succeeded"] * 4
+
+
+def test_json_is_all_that_stands_on_standard_output(run: Run) -> None:
+    """A script reads a report with a schema version; progress goes elsewhere."""
+    code, out, err = run("run", "in.jsonl", *ASK, "-o", "out.csv", *QUICK, "--json")
+    assert (code, json.loads(out)["schema"], json.loads(out)["succeeded"]) == (0, 1, 4)
+    assert "parts:" in err
+
+
+def test_rows_may_come_through_a_pipe(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-` is standard input; it is read once, and kept."""
+    stdin = io.TextIOWrapper(io.BytesIO(b"text\none\ntwo\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    code, _, _ = run("run", "-", "--format", "csv", *ASK, "-o", "out.csv", *QUICK)
+    assert (code, [row["text"] for row in read("out.csv")]) == (0, ["one", "two"])
+
+
+def test_the_steps_one_by_one(run: Run, standby_emulator: Emulator) -> None:
+    """Submit returns at once; watch collects; report and list need no network."""
+    assert run("submit", "in.jsonl", *ASK, "-o", "out.csv", *QUICK)[0] == 0
+    assert run("watch", "out.csv", *QUICK)[0] == 0
+    standby_emulator.fault("*=500")
+    code, out, _ = run("report", "out.csv", "--json")
+    assert (code, json.loads(out)["succeeded"]) == (0, 4)
+    code, out, _ = run("list")
+    assert (code, "out.csv" in out, "done" in out) == (0, True, True)
+
+
+def test_failed_rows_have_their_exit_code(run: Run, standby_emulator: Emulator) -> None:
+    """6: done, but not for all rows; and `retry` tries again what may pass."""
+    standby_emulator.script("*~/text 1$/=errored:api_error")
+    code, out, _ = run("run", "in.jsonl", *ASK, "-o", "out.csv", *QUICK, "--retries", "0")
+    assert code == 6
+    assert "api_error" in out
+    standby_emulator._call("PUT", "simulator/script", {"script": []})
+    assert run("retry", "out.csv", *QUICK, "--retries", "1")[0] == 0
+
+
+def test_canceling_says_how_many(run: Run, standby_emulator: Emulator) -> None:
+    """The batches end; the job is collected as always."""
+    standby_emulator.script("*=slow:1h")
+    run("submit", "in.jsonl", *ASK, "-o", "out.csv", *QUICK)
+    code, out, _ = run("cancel", "out.csv")
+    assert (code, out.startswith("1 batches")) == (0, True)
+    standby_emulator.advance(hours=1)
+    code, out, _ = run("collect", "out.csv", *QUICK, "--json")
+    assert json.loads(out)["is_done"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("in.jsonl", "-p", "{{ text }}", "-o", "x.csv"), 2, "-m"),
+        (("in.jsonl", *ASK), 2, "-o"),
+        (("nowhere.csv", *ASK, "-o", "x.csv"), 2, "no such file"),
+        (("in.jsonl", "-m", MODEL, "-p", "{{ nothing }}", "-o", "x.csv"), 2, "no column"),
+        (("in.jsonl", *ASK, "-o", "x.csv", "--max-cost", "0.000001"), 9, "--max-cost"),
+        (("in.jsonl", *ASK, "-o", "x.csv", "--base-url", "http://127.0.0.1:1", "--wait", "0"), 7, "run on"),
+    ],
+)
+def test_what_is_wrong_has_its_code_and_its_words(
+    run: Run, standby_emulator: Emulator, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    """A script can tell; a person reads one line. Nothing was sent."""
+    found, _, err = run("run", *arguments, *QUICK)
+    assert (found, words in err) == (code, True), err
+    assert creates(standby_emulator) == []
+
+
+def test_an_estimate_holds_what_the_job_then_takes(run: Run, tmp_path: Path) -> None:
+    """The interval covers the prompt tokens that are then used, and the cost lies between its ends."""
+    rows = "".join(json.dumps({"text": "word " * (1 + n * n % 97)}) + "\n" for n in range(300))
+    (tmp_path / "many.jsonl").write_text(rows)
+    ask = ("many.jsonl", *ASK, "-s", "Be brief.", "--max-tokens", "40")
+    code, out, _ = run("estimate", *ask, "--json")
+    estimate = json.loads(out)
+    assert (code, estimate["rows"], estimate["sampled"]) == (0, 300, 100)
+    code, out, _ = run("run", *ask, "-o", "out.csv", *QUICK, "--json", "--max-cost", "5")
+    report = json.loads(out)
+    low, high = estimate["prompt_tokens_span"]
+    assert low <= report["tokens"]["input"] <= high
+    assert high - low < 0.3 * report["tokens"]["input"]
+    assert estimate["batch_pico"][0] <= report["cost"]["charged_pico"] <= estimate["batch_pico"][1]
+
+
+def test_a_budget_binds_across_tries(run: Run, standby_emulator: Emulator) -> None:
+    """What was spent counts: a part that could go above is not sent."""
+    standby_emulator.script("*~/text 1$/=stop:max_tokens")
+    code, out, _ = run("estimate", "in.jsonl", *ASK, "--json")
+    worst = json.loads(out)["worst_pico"] / 1e12
+    more = ("--more-room", "--retries", "20", "--max-cost", f"{worst * 1.01:.9f}")
+    code, _, err = run("run", "in.jsonl", *ASK, "-o", "out.csv", *QUICK, *more)
+    assert (code, "was not sent" in err) == (9, True)
+    assert len(creates(standby_emulator)) < 20
