@@ -130,6 +130,7 @@ def play(setting: Setting, side: str, seed: int) -> Trace:
             async with opened(house):
                 feeding = asyncio.create_task(feed(house, setting.jobs)) if side != "alone" else None
                 await ask_all(house, setting.live, asked)
+                await asyncio.sleep(max(0.0, setting.live.seconds - loop.time()))
                 if feeding is not None:
                     feeding.cancel()
             return Trace(setting=setting, side=side, asked=asked, attempts=house.attempts)

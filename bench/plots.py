@@ -55,7 +55,7 @@ def style() -> dict[str, object]:
 
 def draw_interference(folder: Path, setting: Setting) -> Path:
     """Draw live latency and batch rate over time, each side in its colour."""
-    setting = replace(setting, live=replace(setting.live, cycles=3, warm_up=1))
+    setting = replace(setting, live=replace(setting.live, phase_s=60.0, cycles=3, warm_up=1))
     with ProcessPoolExecutor(PROCESSES) as processes:
         traces = list(processes.map(_played, [setting] * len(SIDES), SIDES))
     figure = Figure(figsize=(7.5, 5.2), layout="constrained")
