@@ -75,12 +75,16 @@ class _Pass:
 
     now_us: int
     closed: set[BatchId] = field(default_factory=set)
-    looked: dict[HeldRun, tuple[int, int]] = field(default_factory=dict)
-    """How many items at the front of a queue cannot start in this pass, and the next place in the plan that may."""
+    looked: dict[HeldRun, tuple[int, int, int]] = field(default_factory=dict)
+    """How many items at the front of a queue were looked at, and between which places of the plan none can start."""
     spent: dict[WorkspaceId, bool] = field(default_factory=dict)
     """Whether a workspace may start nothing more."""
     views: dict[str, list[RoomView]] = field(default_factory=dict)
     """By model, since the last start."""
+    allowed: dict[str, int] = field(default_factory=dict)
+    """By endpoint: nothing changes it while nobody else has the loop."""
+    is_saving: bool = False
+    """Whether an item that failed waits until more retries may be made."""
 
 
 class Dispatcher:
@@ -111,11 +115,11 @@ class Dispatcher:
 
     def has_room(self, model: str) -> bool:
         """Whether an item for this model could be started now, as far as endpoints are concerned."""
-        return any(room.takes(model) and self._is_free(room) for room in self.rooms())
+        return any(view.takes and view.free > 0 for view in self._views(model))
 
     def has_any_room(self) -> bool:
         """Whether any item could be started now, as far as endpoints are concerned."""
-        return any(map(self._is_free, self.rooms()))
+        return any(view.free > 0 for view in self._views(""))
 
     def begin_pass(self) -> None:
         """Look at everything anew."""
@@ -138,7 +142,7 @@ class Dispatcher:
     def next(self, held: Mapping[BatchId, list[HeldRun]], claims: Mapping[BatchId, Claim]) -> Start | None:
         """Choose the item that starts next; None if none can."""
         now = self._pass
-        while True:
+        while self.has_any_room():
             waiting = [
                 claims[batch_id]
                 for batch_id, runs in held.items()
@@ -152,10 +156,16 @@ class Dispatcher:
             if found is not None:
                 return found
             now.closed.add(chosen)
+        return None
 
     def is_blocked(self, held: Iterable[HeldRun]) -> bool:
         """Whether, after a pass that started nothing, there is room that no item at hand may take."""
         return self.has_any_room() and any(run.queue for run in held)
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether an item that failed waits only until more retries may be made."""
+        return self._pass.is_saving
 
     def is_spent(self, workspace_id: WorkspaceId) -> bool:
         """Whether nothing more may start for a workspace in this pass."""
@@ -262,22 +272,22 @@ class Dispatcher:
         )
 
     def _in_batch(self, runs: Sequence[HeldRun]) -> Start | None:
-        looks = MOST_LOOKS
+        now, looks = self._pass, MOST_LOOKS
         for held in runs:
-            if held.is_lost:
+            if held.is_lost or not any(count and self.has_room(model) for model, count in held.models.items()):
                 continue
-            number, resume = self._pass.looked.get(held, (0, 0))
+            number, low, high = now.looked.get(held, (0, 0, 0))
             while number < len(held.queue) and looks:
                 item = held.queue[number]
-                if item.want.index >= resume or item.is_retry:
+                if self.has_room(item.model) and (item.is_retry or not low <= item.want.index < high):
                     place = self._place_of(held, item)
                     if place is not None:
-                        self._pass.looked[held] = (number, resume)
+                        now.looked[held] = (number, low, high)
                         return self._start(held, number, place)
-                    resume = max(resume, self._resume)
+                    low, high = item.want.index, self._resume
                     looks -= 1
                 number += 1
-            self._pass.looked[held] = (number, resume)
+            now.looked[held] = (number, low, high)
         return None
 
     def _start(self, held: HeldRun, number: int, place: Place) -> Start | None:
@@ -296,11 +306,9 @@ class Dispatcher:
         want, now = item.want, self._pass
         self._resume = want.index + 1
         if item.is_retry and not self.budgets.allows(item.model, now.now_us):
+            now.is_saving = True
             return None
-        views = self._views(item.model)
-        if not any(view.takes and view.free > 0 for view in views):
-            return None
-        place = self.gates.place(want, views, now.now_us, held.waiting[want.group])
+        place = self.gates.place(want, self._views(item.model), now.now_us, held.waiting[want.group])
         if place is None:
             self._resume = self.gates.resume_at(want)
             return None
@@ -319,13 +327,16 @@ class Dispatcher:
             name=room.name,
             cache=profile.cache,
             slots=profile.slots,
-            free=self.control.allowed(room.name, room.load()) - self._in_flight(room.name),
+            free=self._allowed(room) - self._in_flight(room.name),
             kv_tokens=profile.kv_tokens,
             takes=room.takes(model),
         )
 
-    def _is_free(self, room: Room) -> bool:
-        return self._in_flight(room.name) < self.control.allowed(room.name, room.load())
+    def _allowed(self, room: Room) -> int:
+        found = self._pass.allowed.get(room.name)
+        if found is None:
+            found = self._pass.allowed[room.name] = self.control.allowed(room.name, room.load())
+        return found
 
     def _in_flight(self, endpoint: str) -> int:
         return len(self._flights.get(endpoint, ()))

@@ -151,8 +151,8 @@ class HeldRun:
 
 
 def hold(lease: LeasedRun) -> HeldRun:
-    """Take a run in hand before its items are read; if nothing comes of that, they are to be read again at once."""
-    return HeldRun(lease=lease, queue=deque(), left=lease.count - len(lease.finished), unread_until_us=0)
+    """Take a run in hand before its items are read."""
+    return HeldRun(lease=lease, queue=deque(), left=lease.count - len(lease.finished))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -173,7 +172,8 @@ class Worker:
             return False
         if any(held.is_finished or held.is_lost or held.is_done for held in self._runs()):
             return False
-        return not self._queued()[0] or not self.has_room
+        is_blocked = self._is_blocked and not self.dispatcher.is_saving
+        return is_blocked or not self._queued()[0] or not self.has_room
 
     def held_of(self, batch_id: BatchId) -> list[HeldRun]:
         """Return the runs of a batch that it holds."""
@@ -312,7 +312,7 @@ class Worker:
     async def _read(self, held: HeldRun) -> None:
         try:
             reading = await read_items(self._blobs, held.lease)
-        except (BlobError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, no other batch may have to wait for it
             held.failed_reads += 1
             wait_s = backoff_s(held.failed_reads, jitter=random.random())  # noqa: S311 - no secret
             held.unread_until_us = self._clock() + int(wait_s * SECOND)
@@ -320,7 +320,7 @@ class Worker:
                 "run cannot be read",
                 batch=held.lease.batch_id,
                 run=held.lease.number,
-                reason=str(error)[:300],
+                reason=str(error)[:300] if isinstance(error, (BlobError, ValueError)) else type(error).__name__,
                 retry_s=round(wait_s, 2),
             )
         else:
@@ -380,8 +380,6 @@ class Worker:
             self.dispatcher.budgets.succeeded(item.model, self._clock(), is_retry=item.is_retry)
         except asyncio.CancelledError:
             if not flight.is_yielding:
-                if flight.token is not None:
-                    self._quota.release(flight.token)
                 raise
             self._meters.attempts.labels("yielded").inc()
         except EngineError as error:
@@ -394,7 +392,7 @@ class Worker:
         if settled is not None and not held.is_lost:
             self.rates.count(held.lease.batch_id)
             self.committer.add(held, replace(settled, token=flight.token) if flight.token else settled)
-        elif flight.token is not None:
+        elif settled is not None and flight.token is not None:
             self._quota.release(flight.token)
 
     def _end(self, flight: Flight, settled: Settled | None) -> None:
@@ -404,6 +402,8 @@ class Worker:
         self.in_flight -= 1
         held.in_flight.pop(flight.item.entry.item, None)
         self.dispatcher.ended(flight, settled)
+        if settled is None and flight.token is not None:
+            self._quota.release(flight.token)
         if flight.is_yielding and settled is None and not self._is_draining and held.stopped_us is None:
             held.give_back(flight.item, in_front=True)
         self.wake.set()
@@ -457,10 +457,10 @@ class Worker:
 
     def _startable(self, runs: Iterable[HeldRun]) -> int:
         """Count items that wait for nothing but their turn; when no endpoint has room those are all."""
-        models = sum((held.models for held in runs), Counter[str]())
-        if not self.dispatcher.has_any_room():
-            return models.total()
-        return sum(count for model, count in models.items() if self.dispatcher.has_room(model))
+        is_full, has_room = not self.dispatcher.has_any_room(), self.dispatcher.has_room
+        return sum(
+            count for held in runs for model, count in held.models.items() if count and (is_full or has_room(model))
+        )
 
     def _runs(self) -> Iterator[HeldRun]:
         return (held for runs in self._held.values() for held in runs)
