@@ -52,9 +52,10 @@ def measure(source: Path, output: Path, url: str, rows: int) -> None:
         idle.stdout.readline()
         base = resident(idle.pid)
         idle.communicate("\n")
-    arguments = ["run", str(source), "-m", "claude-haiku-4-5", "-p", "Say {{ text }}", "--max-tokens", "16"]
+    arguments = ["run", str(source), "-m", "claude-haiku-4-5", "-p", "Say {{ text }}", "--max-tokens", "100"]
     arguments += ["-o", str(output), "--base-url", url, "--poll", "0.5", "--id", "id"]
-    began, peak, phases = time.monotonic(), 0, {}
+    began, peak = time.monotonic(), 0
+    phases: dict[str, tuple[float, int]] = {}
     with subprocess.Popen(
         [sys.executable, "-c", CLIENT, *arguments], env={**os.environ, "ANTHROPIC_API_KEY": "x"}, stderr=subprocess.PIPE
     ) as client:

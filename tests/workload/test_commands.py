@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +73,22 @@ def test_the_steps_one_by_one(run: Run, standby_emulator: Emulator) -> None:
     assert (code, json.loads(out)["succeeded"]) == (0, 4)
     code, out, _ = run("list")
     assert (code, "out.csv" in out, "done" in out) == (0, True, True)
+
+
+def test_answers_become_a_table_whose_job_is_found_by_its_name(run: Run, tmp_path: Path) -> None:
+    """`-o NAME.TABLE` with `--attach`; the job of a table lies in the state folder."""
+    attach = ("--attach", f"wh={tmp_path / 'wh.db'}")
+    with contextlib.closing(sqlite3.connect(tmp_path / "wh.db")) as database, database:
+        database.execute("CREATE TABLE docs (id INTEGER, text TEXT)")
+        database.execute("INSERT INTO docs VALUES (1, 'one'), (2, 'two')")
+    ask = ("--sql", "select * from wh.docs order by id", *attach, *ASK, "-o", "wh.answers")
+    assert run("run", *ask, *QUICK)[0] == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "wh.db")) as database:
+        assert database.execute("SELECT id, status FROM answers ORDER BY id").fetchall() == [
+            (1, "succeeded"),
+            (2, "succeeded"),
+        ]
+    assert json.loads(run("report", "wh.answers", "--json")[1])["succeeded"] == 2
 
 
 def test_failed_rows_have_their_exit_code(run: Run, standby_emulator: Emulator) -> None:

@@ -221,10 +221,10 @@ def list_jobs(*, as_json: bool) -> int:
 @guarded
 def report(job: str, *, as_json: bool) -> int:
     """Say what became of a job, and what it cost; asks no network."""
-    from standby.workload import folder_of, opened, steps
+    from standby.workload import opened, register, steps
     from standby.workload.report import report_of
 
-    with opened(folder_of(job)) as found:
+    with opened(register.place_of(job)) as found:
         summed = report_of(found, steps.prices_of(found))
     return _conclude(summed, as_json=as_json)
 
@@ -281,7 +281,7 @@ def _started(spec: Any, given: dict[str, Any]) -> Iterator[tuple[JobFile, Servic
     from standby.workload import connected, folder_of, opened_job, register
 
     is_table = not Path(spec.output).is_absolute()
-    folder = folder_of(spec.output) if not is_table else register.jobs_folder().parent / f"{spec.output}.standby"
+    folder = register.table_place(spec.output) if is_table else folder_of(spec.output)
     service = connected(given["base_url"])
     with opened_job(spec, endpoint=service.endpoint, folder=folder) as job:
         register.remember(job.folder)
@@ -291,9 +291,9 @@ def _started(spec: Any, given: dict[str, Any]) -> Iterator[tuple[JobFile, Servic
 
 @contextlib.contextmanager
 def _opened(name: str, given: dict[str, Any]) -> Iterator[tuple[JobFile, Service]]:
-    from standby.workload import connected, folder_of, opened, steps
+    from standby.workload import connected, opened, register, steps
 
-    with opened(folder_of(name)) as job:
+    with opened(register.place_of(name)) as job:
         service = connected(given["base_url"])
         steps.check_endpoint(job, service.endpoint)
         _REMEMBERED.append(name)

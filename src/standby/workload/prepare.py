@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import sys
@@ -75,12 +76,17 @@ def _requests(job: JobFile, spec: Spec, attached: Mapping[str, str]) -> tuple[in
 
 
 def _spooled(job: JobFile, source: Source) -> Source:
-    """Standard input can be read only once: it becomes a file of the job."""
+    """Standard input can be read only once: it becomes a file of the job, whole or not at all."""
     if source.kind != "stdin":
         return source
     path = job.folder / f"stdin.{source.format or 'jsonl'}"
-    with path.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+    if not path.exists():
+        new = path.with_suffix(".new")
+        with new.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
     return msgspec.structs.replace(source, kind="file", where=str(path))
 
 

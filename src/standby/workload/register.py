@@ -8,10 +8,25 @@ from pathlib import Path
 
 import platformdirs
 
+from standby.workload.jobfile import folder_of
+
 
 def jobs_folder() -> Path:
     """Name the folder of the register."""
     return Path(platformdirs.user_state_path("standby")) / "jobs"
+
+
+def place_of(output: str) -> Path:
+    """Name the folder of a job by its output: beside a file; that of a table lies in the state folder."""
+    beside = folder_of(output)
+    table = table_place(output)
+    is_table = not beside.exists() and "/" not in output and table.exists()
+    return table if is_table else beside
+
+
+def table_place(output: str) -> Path:
+    """Name the folder of a new job that writes a table."""
+    return jobs_folder().parent / f"{output}.standby"
 
 
 def remember(job: Path) -> None:
