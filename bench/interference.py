@@ -243,8 +243,8 @@ def reuse(trace: Trace) -> float:
         first.setdefault(attempt.custom_id.rsplit("-", 2)[0], attempt)
     leaders = {id(attempt) for attempt in first.values()}
     later = [attempt for attempt in trace.attempts if attempt.is_whole and id(attempt) not in leaders]
-    could = len(later) * cacheable(trace.setting)
-    return sum(attempt.cached for attempt in later) / could if could else 1.0
+    common = cacheable(trace.setting)  # an item that is run again finds more: its own prompt
+    return sum(min(attempt.cached, common) for attempt in later) / (len(later) * common) if later and common else 1.0
 
 
 def cacheable(setting: Setting) -> int:
