@@ -25,4 +25,4 @@ command -v "$python" >/dev/null || need python3 "there is no $python"
 
 echo "setup: installing (about 600 MB the first time)" >&2
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-    --constraint constraints.txt --editable '.[local,llamacpp,dev]'
+    --constraint constraints.txt --editable '.[local,llamacpp,tables,dev]'
