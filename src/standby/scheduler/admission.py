@@ -26,6 +26,10 @@ PEAK_US = 300 * SECOND
 PEAK_SLICE_US = 10 * SECOND
 PEAK_SHARE = 0.3
 """Of the live peak lately, seats that are kept free: the first of a burst need not wait until items have yielded."""
+FULL_AT = 0.75
+"""Share of the engine's power that live traffic takes, from which on batches get their floor only."""
+BURST_AT = 0.25
+"""Share of the engine's power that live requests take, from which on items of batches make way."""
 CALM_S = 1.0
 """How long live traffic that ended is still counted, more and more faintly."""
 CALM_AT = 0.15
@@ -157,7 +161,7 @@ class Aims:
     """Time between tokens that live answers may have; 0 learns it."""
     factor: float = 1.5
     """Without a target: how much slower batches may make a busy engine's tokens, times those of an idle one."""
-    share: float = 0.85
+    share: float = 0.78
     """Without a target: share of the engine's power that batches get of an idle engine."""
     floor: int = 1
     waste: float = 0.05
@@ -246,14 +250,26 @@ class Adaptive:
         return max(0, min(int(cap + 1e-6), seats))
 
     def surplus(self, load: Load) -> int:
-        """Return how many give way: only to live traffic, only clear surplus, only as far as its waste may go."""
-        if not load.live:
+        """Return how many give way: only to live traffic, only clear surplus, only as far as its waste may go.
+
+        A few live requests between bursts are not worth an answer that is thrown away: what may be wasted is kept for
+        the moment at which a burst comes. What admission tries or takes back by itself is no surplus either.
+        """
+        if not load.live or not self._is_busy(load):
             return 0
-        over = load.batch - self.allowed(load)
+        over = load.batch - max(self._floor(load), int(min(float(self._seats(load)), self._room(load))))
         is_crowded = load.batch + load.live > load.slots - self._kept(load)
         if over <= 0 or (not is_crowded and over <= max(1, int(SLACK * load.batch))):
             return 0
         return min(over, self._waste.left(self._aims.waste) // WASTE_EACH)
+
+    def _is_busy(self, load: Load) -> bool:
+        """Whether live requests take enough of the engine for batches to make way."""
+        if load.batch + load.live >= load.slots - self._kept(load):
+            return True
+        if self._slowdown.alone_s is None or self._slowdown.each_s is None:
+            return load.live > BURST_AT * load.slots
+        return self._slowdown.power(float(load.live), load.slots) > BURST_AT
 
     def takes_prompt(self, load: Load, unread: int, prompt_tokens: int) -> bool:
         """Say yes to one prompt at a time while live traffic is about: everybody waits for a step that reads it."""
@@ -353,7 +369,10 @@ class Adaptive:
         if math.isinf(busy):
             return busy
         taken = slow.power(max(float(load.live), self._live.faint), load.slots)
-        return busy + (idle - busy) * min(1.0, max(0.0, (BUSY_AT - taken) / (BUSY_AT - CALM_AT)))
+        if taken > BUSY_AT:
+            # nearly full of live requests: what batches add would make those that come wait for those that are there
+            return busy * max(0.0, (FULL_AT - taken) / (FULL_AT - BUSY_AT))
+        return busy + (idle - busy) * min(1.0, (BUSY_AT - taken) / (BUSY_AT - CALM_AT))
 
     def _target_s(self, load: Load) -> float | None:
         """Return the gap that is to be expected with all that may be in flight."""

@@ -23,7 +23,7 @@ from standby.scheduler.policy import Claim, Policy
 from standby.scheduler.quota import Quota, Token
 from standby.scheduler.retry import RetryBudgets
 
-YIELD_BELOW = 150
+YIELD_BELOW = 400
 """Tokens of an answer beyond which it is not thrown away for live traffic."""
 AWAY = "it is away"
 MOST_HELD = 32

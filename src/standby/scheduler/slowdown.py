@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from standby.records import SECOND
 
 FOLLOW = 0.1
-FORGET_US = 3600 * SECOND
+FORGET_US = 600 * SECOND
+"""So that a mistake is not believed for long: what is forgotten is tried again."""
 A_DOUBLING = 2
 """Sizes of load that are told apart between one load and its double."""
 LEAST_ALONE = 0.3
 """Of the least gap that was seen: a line never starts lower, whatever its slope."""
+STEEPEST = 0.55
+"""Of the time alone, a request: no engine that works in steps gains so little from more of them."""
 STEEP = 0.002
 """Of the time alone, a request: less than this is noise."""
 
@@ -100,4 +103,8 @@ class Slowdown:
         each_s = sum((load - middle) * (one.gap_s - middle_s) for load, one in zip(loads, points, strict=True)) / spread
         each_s = max(0.0, each_s)
         alone_s = max(LEAST_ALONE * least_s, middle_s - each_s * middle)
+        if each_s > STEEPEST * alone_s:
+            # prompts that are read beside make tokens slow at high loads; a line so steep would leave one item at most
+            alone_s = middle_s / (1 + STEEPEST * middle)
+            each_s = STEEPEST * alone_s
         self._alone_s, self._each_s = alone_s, min(each_s, max(0.0, alone_s * 0.999))
