@@ -17,6 +17,8 @@ from bench.measure import machine
 from bench.plan import plan_rows
 from bench.reuse import reuse_rows
 from bench.rows import Row, create_rows, dispatch_row, emulator_rows, growth_rows, results_row
+from bench.tenants import tenants_rows
+from bench.yielding import yielding_rows
 
 SEED = 1
 BLOCK = "<!-- figures of {name}: written by `python -m bench --only {name} --write` -->"
@@ -31,10 +33,12 @@ GROUPS: dict[str, Callable[[int, int], list[Row]]] = {
     "chat": lambda _, runs: chat_rows(4 if runs > 1 else 1, items=32 if runs > 1 else 16, window=16),
     "emulator": lambda small, runs: emulator_rows(runs, items=100_000 // small),
     "fairness": lambda small, _: fairness_rows(worlds=2_000 // small),
+    "tenants": lambda small, _: tenants_rows(small=small),
     "plan": lambda small, runs: plan_rows(runs, items=100_000 // small),
     "reuse": lambda small, _: reuse_rows(items=3_000 // small),
     "interference": lambda small, _: _interference_rows(is_quick=small > 1),
     "cancel": lambda small, _: cancel_rows(20 // small, items=2_000),
+    "yielding": lambda small, _: yielding_rows(20 // small),
     "live": lambda small, _: [row for engine in ENGINES for row in all_rows(engine, is_quick=small > 1)],
 }
 """By name: what makes rows, of a divisor of its sizes and a number of runs."""

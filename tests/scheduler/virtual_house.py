@@ -7,8 +7,8 @@ import contextlib
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +18,11 @@ from bench.traffic import Jobs, Lengths, Live, live_request
 from bench.virtual import VirtualLoop, run_virtually
 from standby.config import BatchSettings, EngineSettings, SimulatorSettings, WorkerSettings
 from standby.emulation.clock import MovableClock
-from standby.engines.base import NO_CONTEXT, Context
+from standby.engines.base import NO_CONTEXT, Context, Watch
 from standby.engines.pool import Pool
 from standby.engines.simulated import Simulated
 from standby.errors import EngineError, Failure
-from standby.records import SECOND, Batch, BatchId, WorkspaceId
+from standby.records import Batch, BatchId, WorkspaceId
 from standby.states import BatchState
 from standby.wire.messages import Event, Message, MessageParams
 
@@ -87,10 +87,11 @@ class Machine(Simulated):
         context: Context = NO_CONTEXT,
     ) -> Message:
         """Answer, unless something breaks."""
-        answering = super().generate(params, deadline_us=deadline_us, live=live, context=context)
         if not context.custom_id:
-            return await answering
+            return await super().generate(params, deadline_us=deadline_us, live=live, context=context)
         with self._noted(context) as seen:
+            told = replace(context, watch=_Counting(seen, self._loop, context.watch))
+            answering = super().generate(params, deadline_us=deadline_us, live=live, context=told)
             message = await self._unless_broken(answering, context)
             seen.cached = message.usage.cache_read_input_tokens or 0
             seen.prompt = message.usage.input_tokens + seen.cached
@@ -130,11 +131,13 @@ class Machine(Simulated):
                 raise EngineError(Failure.UNREACHABLE, "went away")
             return await work
         finally:
-            if self.lets_go_after_s and not work.done():
-                await asyncio.sleep(self.lets_go_after_s)
-            work.cancel()
-            gone.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
+            try:
+                if self.lets_go_after_s and not work.done():
+                    await asyncio.sleep(self.lets_go_after_s)
+            finally:
+                work.cancel()
+                gone.cancel()
+                await asyncio.gather(work, gone, return_exceptions=True)
 
     @contextlib.contextmanager
     def _noted(self, context: Context) -> Iterator[Seen]:
@@ -144,6 +147,22 @@ class Machine(Simulated):
             yield seen
         finally:
             seen.end_s = self._loop.time()
+
+
+class _Counting:
+    """Counts tokens on their way to whoever watches."""
+
+    def __init__(self, seen: Seen, loop: VirtualLoop, watch: Watch | None) -> None:
+        self._seen = seen
+        self._loop = loop
+        self._watch = watch
+
+    def tokens(self, count: int) -> None:
+        if self._seen.first_s is None:
+            self._seen.first_s = self._loop.time()
+        self._seen.tokens += count
+        if self._watch is not None:
+            self._watch.tokens(count)
 
 
 class World(House):
@@ -308,18 +327,3 @@ def short(items: int, *, mean: float = 40.0, **how: Any) -> Jobs:
 def chance(seed: int, what: str) -> random.Random:
     """Return the chance of a test."""
     return random.Random(f"{what} {seed}")
-
-
-def most_at_once(seen: Collection[Seen]) -> int:
-    """Return how many attempts were under way at the same time at most."""
-    steps = sorted([(one.start_s, 1) for one in seen] + [(one.end_s, -1) for one in seen])
-    now = most = 0
-    for _, step in steps:
-        now += step
-        most = max(most, now)
-    return most
-
-
-def seconds(us: int) -> float:
-    """Turn microseconds into seconds."""
-    return us / SECOND

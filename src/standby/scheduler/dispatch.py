@@ -185,6 +185,7 @@ class Dispatcher:
 
     def began(self, flight: Flight) -> None:
         """Take note of a first token."""
+        flight.first_us = self._clock()
         self._unread[flight.endpoint] -= flight.item.want.prompt_tokens - flight.item.want.shared
         self.gates.first_token(flight.item.want, flight.place)
 

@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from standby.records import SECOND
 from standby.scheduler.gates import Place
 from standby.scheduler.held import HeldRun, Queued
 from standby.scheduler.quota import Token
+
+ENOUGH = 8
+"""Tokens after which an answer has a pace of its own."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -27,6 +31,8 @@ class Flight:
     begun_us: int
     first: Callable[[Flight], None]
     """Called at its first token."""
+    first_us: int | None = None
+    """When its first token was out."""
     out: int = 0
     """Tokens of its answer so far."""
     is_yielding: bool = False
@@ -52,8 +58,14 @@ class Flight:
         if is_first and count:
             self.first(self)
 
-    def remaining_s(self, gap_s: float) -> float:
-        """Return how long it will go on, if a token takes `gap_s`; what is longer than expected is taken as over."""
+    def remaining_s(self, now_us: int, gap_s: float) -> float:
+        """Return how long it will go on at its own pace, at first at that of others: `gap_s` from token to token.
+
+        What is longer than expected is taken as over.
+        """
+        if self.out >= ENOUGH and self.first_us is not None:
+            # however its engine chunks an answer
+            gap_s = (now_us - self.first_us) / SECOND / self.out
         return max(0, self.expected - self.out) * gap_s
 
     def stop(self) -> None:

@@ -214,9 +214,10 @@ class Worker:
 
     def _stop_long(self, batch_id: BatchId) -> None:
         """Stop what would outlive the grace of a stopped batch at once, in the engine, too."""
+        now_us = self._clock()
         for flight in list(self.dispatcher.flights()):
             gap_s = self.dispatcher.gap_s(flight.endpoint) or 0.0
-            is_long = flight.remaining_s(gap_s) * SECOND > self._grace_us
+            is_long = flight.remaining_s(now_us, gap_s) * SECOND > self._grace_us
             if is_long and flight.held.lease.batch_id == batch_id and not flight.is_stopping:
                 flight.stop()
 
