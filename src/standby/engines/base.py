@@ -33,6 +33,8 @@ class EngineProfile:
     cache: CacheProfile
     yields_to_live: bool
     """Whether the engine itself puts batch work behind live work, token by token."""
+    pauses_for_live: bool = False
+    """Whether live work gets the whole of it within one step, so that batches may have every slot meanwhile."""
     kv_tokens: int = 0
     """Tokens that its KV cache holds, for `per_slot` those of one slot; 0 if nobody knows."""
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ import structlog
 from standby.config import EngineSettings
 from standby.engines.base import NO_CONTEXT, CacheProfile, Context, EngineProfile, Model, Signals
 from standby.engines.chat import Chat, resolve_name
+from standby.engines.chat.connection import Connection
 from standby.engines.model_file import find_model, model_name
 from standby.errors import EngineError, Failure, StartError
 from standby.records import Load
@@ -73,14 +75,17 @@ class Local:
     @property
     def profile(self) -> EngineProfile:
         """What it declares; settings go before what is known of it, also while it starts."""
-        if self._host is not None:
-            return self._host.chat.profile
         embedded = self._backend == "openvino"
+        if self._host is not None:
+            profile = self._host.chat.profile
+            return replace(profile, pauses_for_live=embedded and profile.yields_to_live)
         cache = CacheProfile.SHARED_AFTER_FIRST_TOKEN if embedded else CacheProfile.PER_SLOT
         if self._settings.cache != "auto":
             cache = CacheProfile(self._settings.cache)
         yields = embedded and self._settings.priority != "off"
-        return EngineProfile(name=self._backend, slots=self._slots, cache=cache, yields_to_live=yields)
+        return EngineProfile(
+            name=self._backend, slots=self._slots, cache=cache, yields_to_live=yields, pauses_for_live=yields
+        )
 
     @property
     def pid(self) -> int | None:
@@ -158,6 +163,11 @@ class Local:
     def load(self) -> Load:
         """What the host does."""
         return self._host.chat.load() if self._host is not None else Load(slots=self._slots)
+
+    @property
+    def connection(self) -> Connection:
+        """The way to the host that is up, for questions beyond the contract; `EngineError` while none is."""
+        return self._up().connection
 
     async def signals(self) -> Signals | None:
         """Read the host's metrics; None while it is down."""

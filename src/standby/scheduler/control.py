@@ -55,15 +55,20 @@ class Control:
     def __init__(
         self, engine: Engine, settings: WorkerSettings, *, clock: Clock, meters: AdmissionMeters | None = None
     ) -> None:
-        """Take a controller for each endpoint; an engine without endpoints has the fixed one."""
+        """Take a controller for each endpoint; those that pause batches for live work by themselves have the fixed one.
+
+        So has an engine without endpoints.
+        """
         self.push = 0.0
         """How much deadlines press, 0 to 1; the worker's policy says it."""
         self._rooms: Sequence[Room] = engine.rooms() if isinstance(engine, Rooms) else (_Whole(engine),)
         self._clock = clock
         self._meters = meters
         is_adaptive = settings.admission == "adaptive" and isinstance(engine, Rooms)
-        make = _adaptive if is_adaptive else _fixed
-        self._controllers = {room.name: make(settings) for room in self._rooms}
+        self._controllers = {
+            room.name: _adaptive(settings) if is_adaptive and not room.profile.pauses_for_live else _fixed(settings)
+            for room in self._rooms
+        }
         self._by_name = {room.name: room for room in self._rooms}
         self._signals = {room.name: _Reader(room, clock) for room in self._rooms}
 
