@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import groupby
 
 import pytest
@@ -16,6 +17,8 @@ from standby.engines.simulated.tokens import PROMPT, TURN
 from standby.records import SECOND
 from standby.scheduler.dispatch import YIELD_BELOW
 from standby.scheduler.gates import SPILL_US
+from standby.scheduler.held import hold
+from standby.scheduler.kin import UNGROUPED
 from tests.scheduler.virtual_house import PROFILES, Seen, World, live, play, short
 
 TICK_S = 0.25
@@ -78,23 +81,6 @@ def test_without_live_requests_nothing_is_ever_stopped(profile: str) -> None:
     seen = play(_alone, profile, slots=8)
     assert len(seen) == 120
     assert not cut(seen)
-
-
-async def _slow_to_let_go(house: World) -> tuple[int, float]:
-    house.machines[0].lets_go_after_s = 1.0
-    await house.create(short(400, mean=300.0).batch(0, 1))
-    await asyncio.sleep(20.0)
-    async with live(house, Live(burst_s=1.0, idle_s=40.0, phase_s=1.0, cycles=1)):
-        await asyncio.sleep(1.0)
-        load, allowed = house.pool.load(), house.worker.dispatcher.allowed()
-        stopping = sum(flight.is_stopping for flight in house.worker.dispatcher.flights())
-        return stopping, load.batch - allowed
-
-
-def test_an_engine_that_is_slow_to_let_go_makes_no_more_items_give_way() -> None:
-    """While stopped items still take their places, no others are stopped in their stead."""
-    stopping, over = play(_slow_to_let_go, "vllm", slots=48)
-    assert 0 < stopping <= over
 
 
 # -- cancel and expiry
@@ -289,3 +275,21 @@ async def _canceled_unborn(house: World) -> Counter[str]:
 def test_an_attempt_that_is_stopped_before_its_first_step_comes_again() -> None:
     """A task that never ran leaves nothing in the books, and its item is not lost."""
     assert play(_canceled_unborn, "vllm") == {"succeeded": 20}
+
+
+async def _leased_again(house: World) -> int:
+    batch_id = await house.create(short(300, group=10, prefix=200, mean=100.0).batch(0, 1))
+    await asyncio.sleep(2.0)
+    worker = house.worker
+    old = next(held for held in worker.held_of(batch_id) if held.queue)
+    again = replace(hold(replace(old.lease, epoch=old.lease.epoch + 1)), queue=old.queue)
+    worker._held[batch_id].append(again)
+    old.is_lost = True
+    await asyncio.sleep(0.2)
+    assert old not in worker.held_of(batch_id)
+    return worker.dispatcher.gates._kin[batch_id].group(old.lease.first)
+
+
+def test_a_run_that_is_leased_again_keeps_its_place_in_the_tree() -> None:
+    """After a stall the worker may lease its own run anew; that the old lease goes takes nothing from the new one."""
+    assert play(_leased_again, "sglang", slots=16) != UNGROUPED

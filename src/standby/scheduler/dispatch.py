@@ -74,6 +74,8 @@ class _Pass:
     """What was found out in one pass."""
 
     now_us: int
+    rooms: Sequence[Room] = ()
+    """Those that are up."""
     closed: set[BatchId] = field(default_factory=set)
     looked: dict[HeldRun, tuple[int, int, int]] = field(default_factory=dict)
     """How many items at the front of a queue were looked at, and between which places of the plan none can start."""
@@ -119,12 +121,12 @@ class Dispatcher:
 
     def has_any_room(self) -> bool:
         """Whether any item could be started now, as far as endpoints are concerned."""
-        return any(view.free > 0 for view in self._views(""))
+        return any(self._in_flight(room.name) < self._allowed(room) for room in self._pass.rooms)
 
     def begin_pass(self) -> None:
         """Look at everything anew."""
-        self._pass = _Pass(self._clock())
-        ready = {room.name for room in self.rooms()}
+        self._pass = _Pass(self._clock(), self.rooms())
+        ready = {room.name for room in self._pass.rooms}
         for name in self._ready - ready:
             self.gates.lost(name)
         self._ready = ready
@@ -319,7 +321,7 @@ class Dispatcher:
     def _views(self, model: str) -> list[RoomView]:
         found = self._pass.views.get(model)
         if found is None:
-            found = self._pass.views[model] = [self._view(room, model) for room in self.rooms()]
+            found = self._pass.views[model] = [self._view(room, model) for room in self._pass.rooms]
         return found
 
     def _view(self, room: Room, model: str) -> RoomView:
