@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from standby.cli import main
-from standby.cli.top import top
+from standby.cli import main, standby
 from tests.harness import ServerProcess, create, item
 
 
@@ -26,8 +25,8 @@ def test_top_shows_endpoints_and_batches_once(server: ServerProcess) -> None:
     """With --once it prints what is so now and ends."""
     batch = create(server, [item(f"i{n}") for n in range(3)])
 
-    shown = CliRunner().invoke(top, ["--once", "--url", server.url], terminal_width=300)
-    told = CliRunner().invoke(top, ["--once", "--json", "--url", server.url])
+    shown = CliRunner().invoke(standby, ["top", "--once", "--url", server.url], terminal_width=300)
+    told = CliRunner().invoke(standby, ["top", "--once", "--json", "--url", server.url])
 
     assert shown.exit_code == 0, shown.output
     assert "simulated" in shown.output

@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import pytest
+import structlog
 
 from standby import workload
 from standby.testing import Emulator, emulator
@@ -49,6 +50,7 @@ def creates(emulator: Emulator) -> list[str]:
 @pytest.fixture(scope="session")
 def workload_server() -> Iterator[Emulator]:
     """One emulator for all tests of this folder; an SDK's prices and words, simulated answers."""
+    structlog.reset_defaults()  # what tests before chose for their logs is not what commands print
     with emulator() as running:
         yield running
 

@@ -86,15 +86,20 @@ class Running:
         thread.join()
 
 
+_quiet: list[logging.Handler] = []
+"""One for each server that runs in this process and sends its logs there."""
+
+
 @contextlib.contextmanager
 def _quiet_logs() -> Iterator[None]:
     """Send our logs to `logging`, where test runners look for them, unless this process has made its own choice."""
     import structlog  # noqa: PLC0415 - see above
 
-    if structlog.is_configured():
+    if structlog.is_configured() and not _quiet:
         yield
         return
     silence = logging.NullHandler()
+    _quiet.append(silence)
     logging.getLogger("standby").addHandler(silence)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, structlog.processors.format_exc_info, _as_text],
@@ -104,7 +109,9 @@ def _quiet_logs() -> Iterator[None]:
     try:
         yield
     finally:
-        structlog.reset_defaults()
+        _quiet.remove(silence)
+        if not _quiet:
+            structlog.reset_defaults()
         logging.getLogger("standby").removeHandler(silence)
 
 
