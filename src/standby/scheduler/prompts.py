@@ -55,7 +55,10 @@ def read_prompt(params: bytes) -> Prompt:
 
     What is malformed is told when the item runs; until then it is an item without a prompt.
     """
-    fields = _params.decode(params)
+    try:
+        fields = _params.decode(params)
+    except msgspec.DecodeError:
+        return NO_PROMPT  # numbers beyond all bounds
     model = bytes(fields.model)
     if not (model.startswith(b'"') and bytes(memoryview(fields.messages)[:1]) == b"["):
         return NO_PROMPT
