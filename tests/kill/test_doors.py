@@ -47,7 +47,7 @@ SETTINGS = {
 }
 COMMAND_DOORS = {
     f"store.{verb}.{side}_commit": (verb, side)
-    for verb in ("create_workspace", "create_key", "revoke_key")
+    for verb in ("create_workspace", "create_key", "revoke_key", "set_limits")
     for side in ("before", "after")
 }
 """Doors that a server never passes: those of commands, which have a test of their own below."""
@@ -254,15 +254,16 @@ def test_a_command_that_dies_at_a_door(tmp_path: Path, door: str) -> None:
         "create_workspace": ("workspaces", "create", "lab"),
         "create_key": ("keys", "create", "lab"),
         "revoke_key": ("keys", "revoke", key),
+        "set_limits": ("workspaces", "limit", "there", "--spend-per-day", "20"),
     }[verb]
-    listing = words[0]
-    before = command(data, listing, "list")
+    listing = words[:3] if verb == "set_limits" else (words[0], "list")
+    before = command(data, *listing)
     command(data, *words, crash_at=door)
-    after = command(data, listing, "list")
+    after = command(data, *listing)
     assert (before == after) == (side == "before"), f"{before}\n{after}"
     if side == "before":
         command(data, *words)
-        assert command(data, listing, "list") != before
+        assert command(data, *listing) != before
 
 
 def command(data: Path, *words: str, crash_at: str | None = None) -> str:
