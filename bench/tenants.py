@@ -16,7 +16,7 @@ from bench.traffic import Jobs
 from bench.virtual import VirtualLoop, run_virtually
 from standby.config import SimulatorSettings
 from standby.records import BatchId
-from standby.scheduler.held import CACHED_COST, OUTPUT_COST
+from standby.scheduler.held import cost_of
 from standby.states import BatchState
 
 T = TypeVar("T")
@@ -107,10 +107,8 @@ def _given(house: House, from_s: float) -> list[float]:
         end_s = attempt.end_s or house.loop.time()
         inside = min(end_s, from_s + 60.0) - max(attempt.start_s, from_s)
         if inside > 0:
-            prompt = attempt.prompt - attempt.cached + CACHED_COST * attempt.cached
-            given[int(attempt.custom_id[0])] += (
-                (prompt + OUTPUT_COST * attempt.tokens) * inside / (end_s - attempt.start_s)
-            )
+            cost = cost_of(attempt.prompt - attempt.cached, attempt.cached, attempt.tokens)
+            given[int(attempt.custom_id[0])] += cost * inside / (end_s - attempt.start_s)
     return given
 
 

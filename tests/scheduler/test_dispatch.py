@@ -14,7 +14,7 @@ from standby.engines.pool import Pool
 from standby.engines.simulated import Simulated
 from standby.records import SECOND, BatchId, LeasedRun, Load, PlanEntry, Rules, Tokens, WorkspaceId
 from standby.scheduler.control import Control
-from standby.scheduler.dispatch import MOST_LOOKS, Dispatcher, Start
+from standby.scheduler.dispatch import MOST_LOOKS, Dispatcher
 from standby.scheduler.flight import Flight
 from standby.scheduler.gates import Want
 from standby.scheduler.held import HeldRun, Queued, Settled
@@ -78,24 +78,13 @@ class Desk:
         self.dispatcher.learn(held, array("L", [shared] * count), array("L", [group] * count))
         return held
 
-    def start_all(self) -> list[Start]:
+    def start_all(self) -> list[Flight]:
         """Start what may start in one pass."""
         self.dispatcher.begin_pass()
         started = []
-        while (start := self.dispatcher.next(self.held, self.claims)) is not None:
-            started.append(start)
-            self.flights.append(
-                Flight(
-                    held=start.held,
-                    item=start.item,
-                    place=start.place,
-                    cost=start.cost,
-                    expected=start.expected,
-                    begun_us=NOW_US,
-                    first=self.dispatcher.began,
-                )
-            )
-            self.dispatcher.started(self.flights[-1], self.claims[BATCH])
+        while (flight := self.dispatcher.next(self.held, self.claims)) is not None:
+            started.append(flight)
+        self.flights += started
         return started
 
     def end(self, flight: Flight) -> None:

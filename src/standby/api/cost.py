@@ -15,7 +15,8 @@ from standby.api.results import rows
 from standby.blobs.base import Blobs
 from standby.pricing.bills import charge_of
 from standby.pricing.book import PriceBook
-from standby.records import Batch, Bill, Tokens
+from standby.pricing.rates import prompt_of
+from standby.records import Batch, Bill, PlanFacts, Tokens
 from standby.store.base import Store
 from standby.wire.batches import timestamp
 from standby.wire.messages import Usage, tokens_of
@@ -44,7 +45,7 @@ async def cost_of(
         "created_at": timestamp(batch.created_us),
         "ended_at": None if batch.ended_us is None else timestamp(batch.ended_us),
         **_sums(whole),
-        "reuse": {"read_share": _share(whole.tokens), "bound": await _bound(store, batch)},
+        "reuse": {"read_share": read_share(whole.tokens), "bound": bound_of(await store.plan_of(batch.id))},
         "models": [{"model": bill.model or None, **_sums(bill)} for bill in bills],
         "not_charged": {
             outcome: {"items": getattr(batch.counts, outcome), "cost_pico": 0}
@@ -79,15 +80,14 @@ def _whole(bills: list[Bill]) -> Bill:
     return whole
 
 
-def _share(tokens: Tokens) -> float | None:
+def read_share(tokens: Tokens) -> float | None:
     """Return the share of prompt tokens that came out of a cache."""
-    prompt = tokens.input + tokens.write_5m + tokens.write_1h + tokens.read
+    prompt = prompt_of(tokens)
     return round(tokens.read / prompt, 4) if prompt else None
 
 
-async def _bound(store: Store, batch: Batch) -> float | None:
+def bound_of(facts: PlanFacts) -> float | None:
     """Return the share of prompt tokens that a cache could have reused at most, as the plan estimated it."""
-    facts = await store.plan_of(batch.id)
     return round(facts.shared_tokens / facts.prompt_tokens, 4) if facts.prompt_tokens else None
 
 

@@ -13,9 +13,10 @@ from starlette.types import ASGIApp
 
 from standby.api.batches import download, find_batch, no_results
 from standby.api.call import Caller
+from standby.api.cost import bound_of, read_share
 from standby.api.deps import Deps
 from standby.api.replies import json_reply
-from standby.records import SECOND, Batch, BatchView, PlanFacts, SchedulerView
+from standby.records import SECOND, Batch, BatchView, PlanFacts, SchedulerView, Tokens
 from standby.wire.batches import timestamp
 
 
@@ -96,11 +97,9 @@ def outlook_of(view: BatchView | None, *, now_us: int) -> dict[str, Any]:
 
 def reuse_of(tokens: dict[str, int], plan: PlanFacts) -> dict[str, Any]:
     """Say how much of the prompts so far came out of a cache, and the most that the plan's order could have saved."""
-    prompt = tokens["input"] + tokens["write_5m"] + tokens["write_1h"] + tokens["read"]
-    bound = plan.shared_tokens / plan.prompt_tokens if plan.prompt_tokens else 0.0
     return {
-        "cached_share": round(tokens["read"] / prompt, 4) if prompt else None,
-        "bound": round(bound, 4),
+        "cached_share": read_share(Tokens(**tokens)),
+        "bound": bound_of(plan) or 0.0,
         "groups": plan.groups,
     }
 

@@ -10,9 +10,9 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-from standby.engines.base import Engine, Signals
+from standby.engines.base import Signals
 from standby.records import SECOND, Load
 from standby.scheduler.slowdown import Slowdown
 from standby.scheduler.trust import Trust
@@ -441,36 +441,3 @@ class Adaptive:
 
 def _is_full(signals: Signals) -> bool:
     return (signals.waiting or 0.0) > MOST_WAITING or (signals.kv_used or 0.0) > FULL_KV
-
-
-@runtime_checkable
-class Rooms(Protocol):
-    """Where batch items can go; a pool of endpoints is one."""
-
-    def loads(self) -> list[Load]:
-        """Return the load of each endpoint that is up; no I/O."""
-        ...
-
-    def has_room(self, model: str) -> bool:
-        """Whether an item for this model would be worked on at once; no I/O."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class OneRoom:
-    """An engine that is not told apart any further."""
-
-    engine: Engine
-
-    def loads(self) -> list[Load]:
-        """Return its load."""
-        return [self.engine.load()]
-
-    def has_room(self, model: str) -> bool:  # noqa: ARG002 - see `Rooms`
-        """It takes what admission allows."""
-        return True
-
-
-def rooms_of(engine: Engine) -> Rooms:
-    """Return what tells the endpoints of an engine apart: itself if it is a pool."""
-    return engine if isinstance(engine, Rooms) else OneRoom(engine)

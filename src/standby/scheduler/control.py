@@ -70,7 +70,11 @@ class Control:
             for room in self._rooms
         }
         self._by_name = {room.name: room for room in self._rooms}
-        self._signals = {room.name: _Reader(room, clock) for room in self._rooms}
+        self._signals = {
+            room.name: _Reader(room, clock)
+            for room in self._rooms
+            if isinstance(self._controllers[room.name], Adaptive)  # the fixed one does not look at them
+        }
 
     async def run_once(self) -> float | None:
         """Look at every endpoint; returns when to look again."""
@@ -116,12 +120,13 @@ class Control:
 
     def _look(self, room: Room) -> None:
         controller, load, now_us = self._controllers[room.name], room.load(), self._clock()
+        reader = self._signals.get(room.name)
         controller.see(
             Seen(
                 now_us=now_us,
                 load=load,
                 gap_s=room.gap_s(now_us=now_us),
-                signals=self._signals[room.name].latest(),
+                signals=None if reader is None else reader.latest(),
                 rejected=room.take_rejected(),
                 push=self.push,
             )

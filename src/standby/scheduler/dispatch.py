@@ -33,19 +33,6 @@ MOST_LOOKS = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """An item to start."""
-
-    held: HeldRun
-    item: Queued
-    place: Place
-    expected: int
-    cost: int
-    token: Token | None
-    """What was reserved for it of what its workspace may spend."""
-
-
-@dataclass(frozen=True, slots=True)
 class Purse:
     """What workspaces may spend, and what items will probably cost."""
 
@@ -141,8 +128,8 @@ class Dispatcher:
         if is_last:
             self.policy.forget(held.lease.batch_id)
 
-    def next(self, held: Mapping[BatchId, list[HeldRun]], claims: Mapping[BatchId, Claim]) -> Start | None:
-        """Choose the item that starts next; None if none can."""
+    def next(self, held: Mapping[BatchId, list[HeldRun]], claims: Mapping[BatchId, Claim]) -> Flight | None:
+        """Choose the item that starts next, and book its attempt, which begins at once; None if none can."""
         now = self._pass
         while self.has_any_room():
             waiting = [
@@ -154,9 +141,10 @@ class Dispatcher:
             chosen = self.policy.turn(waiting, now.now_us) if waiting else None
             if chosen is None:
                 return None
-            found = self._in_batch(held[chosen])
-            if found is not None:
-                return found
+            flight = self._in_batch(held[chosen])
+            if flight is not None:
+                self._book(flight, claims[chosen])
+                return flight
             now.closed.add(chosen)
         return None
 
@@ -175,15 +163,6 @@ class Dispatcher:
         if workspace_id not in spent:
             spent[workspace_id] = self.purse.quota.is_spent(workspace_id, self._pass.now_us)
         return spent[workspace_id]
-
-    def started(self, flight: Flight, claim: Claim) -> None:
-        """Take note that an attempt begins."""
-        self.policy.started(claim, flight.cost)
-        self.gates.started(flight.item.want, flight.place)
-        self.budgets.attempted(flight.item.model, self._pass.now_us, is_retry=flight.item.is_retry)
-        self._flights.setdefault(flight.endpoint, {})[flight] = None
-        self._unread[flight.endpoint] += flight.unread
-        self._pass.views.clear()
 
     def began(self, flight: Flight) -> None:
         """Take note of a first token."""
@@ -274,7 +253,15 @@ class Dispatcher:
             why=controller.why(load) if room.is_ready() else AWAY,
         )
 
-    def _in_batch(self, runs: Sequence[HeldRun]) -> Start | None:
+    def _book(self, flight: Flight, claim: Claim) -> None:
+        self.policy.started(claim, flight.cost)
+        self.gates.started(flight.item.want, flight.place)
+        self.budgets.attempted(flight.item.model, self._pass.now_us, is_retry=flight.item.is_retry)
+        self._flights.setdefault(flight.endpoint, {})[flight] = None
+        self._unread[flight.endpoint] += flight.unread
+        self._pass.views.clear()
+
+    def _in_batch(self, runs: Sequence[HeldRun]) -> Flight | None:
         now, looks = self._pass, MOST_LOOKS
         for held in runs:
             if held.is_lost or not any(count and self.has_room(model) for model, count in held.models.items()):
@@ -293,7 +280,7 @@ class Dispatcher:
             now.looked[held] = (number, low, high)
         return None
 
-    def _start(self, held: HeldRun, number: int, place: Place) -> Start | None:
+    def _start(self, held: HeldRun, number: int, place: Place) -> Flight | None:
         """Take an item out of its queue, unless what it may cost is more than its workspace has left."""
         item, workspace_id = held.queue[number], held.lease.workspace_id
         expected = self.expected(item)
@@ -303,7 +290,16 @@ class Dispatcher:
             if token is None:
                 self._pass.spent[workspace_id] = True
                 return None
-        return Start(held, held.take(number), place, expected, expected_cost(item.want, expected), token)
+        return Flight(
+            held=held,
+            item=held.take(number),
+            place=place,
+            cost=expected_cost(item.want, expected),
+            token=token,
+            expected=expected,
+            begun_us=self._clock(),
+            first=self.began,
+        )
 
     def _place_of(self, held: HeldRun, item: Queued) -> Place | None:
         want, now = item.want, self._pass

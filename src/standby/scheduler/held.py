@@ -14,15 +14,14 @@ import msgspec
 from standby.blobs.base import Blobs, items_key, plan_key, segment_key
 from standby.records import PLAN_ENTRY, BatchId, Bill, LeasedRun, PlanEntry, Tokens, unpack_plan
 from standby.scheduler.gates import Want
+from standby.scheduler.plan import CACHED, OUTPUT
+from standby.scheduler.prompts import BYTES_A_TOKEN
 from standby.scheduler.quota import Token
 from standby.scheduler.retry import Tries
 from standby.states import Outcome
 
 NEAR = 2
 """Items are read in one piece if that reads at most this many times their bytes."""
-BYTES_A_TOKEN = 4
-CACHED_COST = 0.1
-OUTPUT_COST = 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -199,7 +198,7 @@ def expected_cost(want: Want, output_tokens: int) -> int:
 
 def cost_of(uncached: int, cached: int, output: int) -> int:
     """Weigh tokens by the work that they are for an engine (scheduling (a) 4)."""
-    return round(max(0, uncached) + CACHED_COST * cached + OUTPUT_COST * output)
+    return round(max(0, uncached) + cached / CACHED + OUTPUT * output)
 
 
 def _queued(batch_id: BatchId, index: int, entry: PlanEntry, params: bytes) -> Queued:

@@ -20,7 +20,7 @@ from standby.records import SECOND, Backlog, BatchId, Bill, Clock
 from standby.scheduler.attempt import attempt, errored
 from standby.scheduler.committer import Committer
 from standby.scheduler.control import Control
-from standby.scheduler.dispatch import Dispatcher, Purse, Start, may_lease
+from standby.scheduler.dispatch import Dispatcher, Purse, may_lease
 from standby.scheduler.flight import Flight
 from standby.scheduler.held import HeldRun, Queued, Settled, hold, read_items
 from standby.scheduler.meters import Meters
@@ -348,28 +348,16 @@ class Worker:
                 held.stop(now_us)
 
     def _start_next(self) -> bool:
-        start = self.dispatcher.next(self._held, self._claims)
-        if start is not None:
-            self._start(start)
-        return start is not None
+        flight = self.dispatcher.next(self._held, self._claims)
+        if flight is not None:
+            self._start(flight)
+        return flight is not None
 
-    def _start(self, start: Start) -> None:
-        held, item = start.held, start.item
-        flight = Flight(
-            held=held,
-            item=item,
-            place=start.place,
-            cost=start.cost,
-            expected=start.expected,
-            begun_us=self._clock(),
-            first=self.dispatcher.began,
-            token=start.token,
-        )
-        self.dispatcher.started(flight, self._claims[held.lease.batch_id])
+    def _start(self, flight: Flight) -> None:
         flight.task = asyncio.get_running_loop().create_task(self._work(flight))
         # a task that is canceled before its first step runs nothing of itself
         flight.task.add_done_callback(lambda _: self._end(flight, None))
-        held.in_flight[item.entry.item] = flight.task
+        flight.held.in_flight[flight.item.entry.item] = flight.task
         self.in_flight += 1
 
     async def _work(self, flight: Flight) -> None:

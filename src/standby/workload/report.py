@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from standby.pricing.rates import prompt_of
 from standby.workload.costs import PriceOf, cost_of
 from standby.workload.jobfile import JobFile
 from standby.workload.states import PartState
@@ -17,7 +18,7 @@ def report_of(job: JobFile, price_of: PriceOf) -> dict[str, Any]:
     parts, counts = job.parts(), job.counts()
     cost = cost_of(job, price_of)
     good = sum(count for outcome, cause, count in counts if outcome == "succeeded" and not cause)
-    prompt = cost.tokens.input + cost.tokens.write_5m + cost.tokens.write_1h + cost.tokens.read
+    prompt = prompt_of(cost.tokens)
     is_known = cost.unpriced < cost.answers or not cost.answers
     return {
         "schema": SCHEMA,
