@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from standby.pricing.book import PriceBook
-from standby.pricing.rates import Price, prompt_of
+from standby.pricing.rates import Price
 from standby.records import Bill, Tokens
 from standby.wire.messages import Message, Usage, tokens_of
 
@@ -16,14 +16,14 @@ def bill_of(message: Message, book: PriceBook, *, now_us: int, is_batch: bool) -
     price = book.price(message.model, now_us)
     if price is None:
         return Bill(model=message.model, requests=1, tokens=tokens, unpriced=1)
-    plain = Tokens(input=prompt_of(tokens), output=tokens.output)
     extras = _extras(message.usage)
+    plain_pico, batch_pico = price.without_cache(tokens, **extras)
     return Bill(
         model=message.model,
         requests=1,
         tokens=tokens,
-        plain_pico=price.charge(plain, is_batch=False, **extras),
-        batch_pico=price.charge(plain, is_batch=True, **extras),
+        plain_pico=plain_pico,
+        batch_pico=batch_pico,
         charge_pico=price.charge(tokens, is_batch=is_batch, **extras),
     )
 

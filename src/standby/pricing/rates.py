@@ -90,6 +90,14 @@ class Price:
         tariff = self.batch if is_batch else self.standard
         return _with_geo(tariff.of(tokens), geo) + SEARCH * searches
 
+    def without_cache(self, tokens: Tokens, *, geo: str | None = None, searches: int = 0) -> tuple[int, int]:
+        """Price the same request as if there were no prompt cache: in real time, and in a batch."""
+        plain = Tokens(input=prompt_of(tokens), output=tokens.output)
+        return (
+            self.charge(plain, is_batch=False, geo=geo, searches=searches),
+            self.charge(plain, is_batch=True, geo=geo, searches=searches),
+        )
+
 
 def prompt_of(tokens: Tokens) -> int:
     """Count all prompt tokens: a cache changes their price, not their number (contract 9.2)."""

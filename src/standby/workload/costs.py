@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from standby.pricing.claude import claude_price
-from standby.pricing.rates import Price, prompt_of
+from standby.pricing.rates import Price
 from standby.records import Tokens
 from standby.workload.jobfile import JobFile
 from standby.workload.outcomes import Used, read
@@ -44,11 +44,11 @@ class Cost:
         if price is None:
             self.unpriced += times
             return
-        plain = Tokens(input=prompt_of(t), output=t.output)
+        standard, uncached = price.without_cache(t, geo=used.geo, searches=used.searches)
         self.is_assumed = self.is_assumed or price.is_batch_assumed
         self.charged += times * charge(price, used)
-        self.uncached += times * price.charge(plain, is_batch=True, geo=used.geo, searches=used.searches)
-        self.standard += times * price.charge(plain, is_batch=False, geo=used.geo, searches=used.searches)
+        self.uncached += times * uncached
+        self.standard += times * standard
 
 
 def charge(price: Price, used: Used) -> int:
