@@ -11,6 +11,7 @@ from standby.config import EngineSettings
 from standby.engines.base import CacheProfile, Context, Engine
 from standby.engines.chat import Chat
 from standby.wire.chat.dialect import LLAMACPP
+from standby.wire.events import ContentBlockDelta
 from tests.engines.chat.scripted import ask
 from tests.engines.conftest import RunningHost
 from tests.engines.features import Feature, Lack
@@ -69,11 +70,16 @@ async def test_a_prompt_finds_its_beginning_in_the_slot_that_it_is_sent_to(chat:
 async def test_a_request_waits_for_its_slot_while_another_is_idle(chat: Chat) -> None:
     """So nobody may be sent to a slot that is busy."""
     ended: list[str] = []
+    begun = asyncio.Event()
 
     async def answer(name: str, tokens: int, slot: int) -> None:
         params = ask(f"{name} tells a long story.", model="claude-anything", max_tokens=tokens)
-        await chat.generate(params, context=Context(slot=slot))
+        async for event in chat.stream(params, context=Context(slot=slot)):
+            if isinstance(event, ContentBlockDelta):
+                begun.set()
         ended.append(name)
 
-    await asyncio.gather(answer("first", 60, 0), answer("second", 2, 0), answer("other", 2, 1))
+    first = asyncio.create_task(answer("first", 60, 0))
+    await begun.wait()
+    await asyncio.gather(first, answer("second", 2, 0), answer("other", 2, 1))
     assert ended == ["other", "first", "second"]

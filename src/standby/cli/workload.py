@@ -6,13 +6,13 @@ import contextlib
 import functools
 import json
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from standby.cli.workload_estimate import bind, show_estimate
 from standby.cli.workload_flags import (
     ATTACH,
     BUDGET,
@@ -26,15 +26,15 @@ from standby.cli.workload_flags import (
     pace_of,
     spec_of,
 )
+from standby.cli.workload_progress import progress
+from standby.cli.workload_shown import conclude
 
 if TYPE_CHECKING:
     from standby.workload.jobfile import JobFile
     from standby.workload.service import Service
 
-FAILED_ROWS = 6
 INTERRUPTED, TERMINATED = 130, 143
 JOB = click.argument("job", metavar="OUTPUT")
-MAX_FAILURES = 12
 
 
 class Terminated(BaseException):
@@ -75,10 +75,10 @@ def run(**given: Any) -> int:
     spec, attached, pace = spec_of(given), attached_of(given["attach"]), pace_of(given)
     with _started(spec, given) as (job, service):
         steps.prepare_job(job, attached=attached, pace=pace)
-        _bind(job, service, given)
-        with _progress() as say:
+        bind(job, service, given)
+        with progress() as say:
             report = steps.run_job(job, service, pace=pace, attached=attached, say=say, wait_s=given["wait_s"])
-    return _conclude(report, as_json=given["as_json"])
+    return conclude(report, as_json=given["as_json"])
 
 
 @click.command()
@@ -92,8 +92,8 @@ def submit(**given: Any) -> int:
     spec, pace = spec_of(given), pace_of(given)
     with _started(spec, given) as (job, service):
         steps.prepare_job(job, attached=attached_of(given["attach"]), pace=pace)
-        _bind(job, service, given)
-        with _progress() as say:
+        bind(job, service, given)
+        with progress() as say:
             steps.submit_job(job, service, pace=pace, say=say)
         report = report_of(job, steps.prices_of(job))
     if given["as_json"]:
@@ -124,7 +124,7 @@ def estimate(**given: Any) -> int:
         with opened_job(spec, endpoint=service.endpoint) as job:
             steps.prepare_job(job, attached=attached_of(given["attach"]))
             found = steps.estimate_job(job, service)
-    _show_estimate(found, as_json=given["as_json"])
+    show_estimate(found, as_json=given["as_json"])
     return 0
 
 
@@ -136,10 +136,10 @@ def watch(job: str, **given: Any) -> int:
     """Wait for a job that was submitted, collect its answers, write its output."""
     from standby.workload import steps
 
-    with _opened(job, given) as (opened, service), _progress() as say:
+    with _opened(job, given) as (opened, service), progress() as say:
         attached = attached_of(given["attach"])
         report = steps.run_job(opened, service, pace=pace_of(given), attached=attached, say=say, wait_s=given["wait_s"])
-    return _conclude(report, as_json=given["as_json"])
+    return conclude(report, as_json=given["as_json"])
 
 
 @click.command()
@@ -156,7 +156,7 @@ def collect(job: str, **given: Any) -> int:
         runner.run_once()
         steps.write_job(opened, attached=attached_of(given["attach"]), output=given["output"])
         report = report_of(opened, steps.prices_of(opened))
-    return _conclude(report, as_json=given["as_json"])
+    return conclude(report, as_json=given["as_json"])
 
 
 @click.command()
@@ -167,12 +167,12 @@ def retry(job: str, **given: Any) -> int:
     """Try rows again that failed for a reason that passes, as often again as --retries says."""
     from standby.workload import steps
 
-    with _opened(job, given) as (opened, service), _progress() as say:
+    with _opened(job, given) as (opened, service), progress() as say:
         more = int(opened.meta("more_tries", "0")) + given["retries"]
         opened.note(more_tries=str(more), written="")
         attached = attached_of(given["attach"])
         report = steps.run_job(opened, service, pace=pace_of(given), attached=attached, say=say, wait_s=given["wait_s"])
-    return _conclude(report, as_json=given["as_json"])
+    return conclude(report, as_json=given["as_json"])
 
 
 @click.command()
@@ -226,43 +226,7 @@ def report(job: str, *, as_json: bool) -> int:
 
     with opened(register.place_of(job)) as found:
         summed = report_of(found, steps.prices_of(found))
-    return _conclude(summed, as_json=as_json)
-
-
-def _bind(job: JobFile, service: Service, given: dict[str, Any]) -> None:
-    """Hold a job to its budget; one that was estimated before keeps that estimate."""
-    from standby.pricing.rates import DOLLAR
-    from standby.workload import steps
-
-    if given["max_cost"] is not None:
-        budget = int(given["max_cost"] * DOLLAR)
-        if job.meta("worst_pico", ""):
-            job.note(budget_pico=str(budget))
-        else:
-            steps.bind_budget(job, steps.estimate_job(job, service), budget)
-
-
-def _show_estimate(found: Any, *, as_json: bool) -> None:
-    import dataclasses
-
-    from standby.cli.tables import show
-    from standby.pricing.rates import dollars
-
-    if as_json:
-        click.echo(json.dumps({"schema": 1, **dataclasses.asdict(found)}, indent=2))
-        return
-    low, high = found.prompt_tokens_span
-    click.echo(f"{found.rows:,} rows, {found.sampled:,} of them counted: {low:,} to {high:,} prompt tokens")
-    click.echo(f"Answers: unknown before, at most {found.most_output_tokens:,} tokens")
-    rows = [("in real time", found.standard_pico), ("in a batch", found.batch_pico)]
-    rows += [("in a batch, system prompt cached 1h", found.cached_pico)] if found.cached_pico else []
-    if found.batch_pico is None:
-        click.echo(f"cost: unknown, no price is known for {found.model}")
-        return
-    shown = [(name, dollars(span[0]), dollars(span[1])) for name, span in rows]
-    show(("", "without answers", "longest answers"), shown)
-    if found.cached_pico and found.break_even is not None:
-        click.echo(f"The cache pays from {found.break_even:.0%} hits on; in batches 30 to 98% are usual.")
+    return conclude(summed, as_json=as_json)
 
 
 def _row(folder: Path) -> dict[str, Any]:
@@ -325,95 +289,6 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[Any], None]]:
-    """Show one line that moves on a terminal, and a line for each change elsewhere; always on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines()
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("preparing", total=None)
-
-        def say(view: Any) -> None:
-            bar.update(task, description=_words(view), completed=view.done, total=view.items or None)
-
-        yield say
-
-
-class _Lines:
-    """Progress where no terminal is: a line when something changed."""
-
-    def __init__(self) -> None:
-        self._last = ""
-
-    def __call__(self, view: Any) -> None:
-        words = _words(view)
-        if words != self._last:
-            print(words, file=sys.stderr, flush=True)
-        self._last = words
-
-
-def _words(view: Any) -> str:
-    parts = ", ".join(f"{count} {state}" for state, count in sorted(view.parts.items()))
-    again = f", round {view.round + 1}" if view.round else ""
-    return view.note or f"parts: {parts}{again}"
-
-
-def _conclude(report: dict[str, Any], *, as_json: bool) -> int:
-    if as_json:
-        click.echo(json.dumps(report, indent=2))
-    else:
-        _show(report)
-    return FAILED_ROWS if report["failed"] else 0
-
-
-def _show(report: dict[str, Any]) -> None:
-    from standby.cli.tables import show
-    from standby.pricing.rates import dollars
-
-    click.echo(f"{report['succeeded']:,} of {report['rows']:,} rows are answered: {report['output']}")
-    failures = sorted(report["failed"].items(), key=lambda pair: -pair[1])[:MAX_FAILURES]
-    if report["open"]:
-        failures.append(("still open", report["open"]))
-    if failures:
-        show(("not answered", "rows"), [(cause, f"{count:,}") for cause, count in failures])
-    cost, tokens = report["cost"], report["tokens"]
-    if cost["charged_pico"] is None:
-        click.echo("cost: unknown, no price is known for this model")
-    else:
-        lines = [("in real time", "real_time_pico"), ("in a batch", "batch_without_cache_pico")]
-        lines += [("with the cache: charged", "charged_pico"), ("saved by the batch", "saved_by_batch_pico")]
-        lines += [("saved by the cache", "saved_by_cache_pico")]
-        show(("", "cost"), [(name, dollars(cost[key])) for name, key in lines])
-        if cost["unpriced_answers"]:
-            click.echo(f"{cost['unpriced_answers']:,} answers have no known price and are not in these sums.")
-    prompt = tokens["input"] + tokens["cache_read"] + tokens["cache_write_5m"] + tokens["cache_write_1h"]
-    click.echo(f"{prompt:,} prompt tokens, {tokens['output']:,} answer tokens")
-    if report["read_share"]:
-        click.echo(f"{report['read_share']:.1%} of the prompt tokens came out of a cache.")
-    odd = sum(part["foreign_rows"] + part["duplicate_rows"] for part in report["parts"])
-    if odd:
-        click.echo(f"{odd:,} result rows belonged to no row of this job, or came twice; they were left out.")
 
 
 COMMANDS: tuple[click.Command, ...] = (run, submit, estimate, watch, collect, retry, cancel, list_jobs, report)
