@@ -265,6 +265,35 @@ class JobFile:
         for row in self._db.execute("SELECT tokens, count(*) FROM items WHERE tokens IS NOT NULL GROUP BY tokens"):
             yield row[0], row[1]
 
+    def usages(self) -> Iterator[tuple[str, str, str, int, int]]:
+        """Walk over equal usages with equal ends: usage, outcome, cause, items, first of their rows."""
+        query = "SELECT tokens, outcome, cause, count(*), min(number) FROM items WHERE tokens IS NOT NULL GROUP BY 1, 2, 3"
+        for row in self._db.execute(query):
+            yield row[0], row[1] or "", row[2] or "", row[3], row[4]
+
+    def settled_usages(self, part: int) -> Iterator[tuple[str, int]]:
+        """Count equal usages of the items of a part that came back with an answer."""
+        query = "SELECT tokens, count(*) FROM items WHERE part = ? AND outcome = 'succeeded' GROUP BY tokens"
+        for row in self._db.execute(query, (part,)):
+            yield row[0], row[1]
+
+    def item(self, number: int) -> Item:
+        """Read one item by the number of its row, from 0."""
+        return Item(**dict(self._db.execute("SELECT * FROM items WHERE number = ?", (number,)).fetchone()))
+
+    def first_of(self, outcome: str, cause: str) -> Item:
+        """Find the first row that ended so."""
+        query = "SELECT * FROM items WHERE outcome = ? AND cause = ? ORDER BY number LIMIT 1"
+        return Item(**dict(self._db.execute(query, (outcome, cause)).fetchone()))
+
+    def rounds(self) -> list[tuple[int, int, int]]:
+        """Tell of each round, from 0: items whose last try it was, and how many of them came out well."""
+        found = self._db.execute(
+            "SELECT parts.round, count(*), count(*) FILTER (WHERE outcome = 'succeeded' AND cause = '') "
+            "FROM parts JOIN items ON items.part = parts.number GROUP BY 1 ORDER BY 1"
+        )
+        return [(row[0], row[1], row[2]) for row in found]
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         self._db.execute("BEGIN IMMEDIATE")
