@@ -30,7 +30,7 @@ GROUPS: dict[str, Callable[[int, int], list[Row]]] = {
     "results": lambda small, runs: results_row(runs, items=40_000 // small),
     "dispatch": lambda small, runs: dispatch_row(runs, items=20_000 // small),
     "growth": lambda small, _: growth_rows(sizes=tuple(size // small for size in (1_000, 10_000, 100_000))),
-    "chat": lambda _, runs: chat_rows(4 if runs > 1 else 1, items=32 if runs > 1 else 16, window=16),
+    "chat": lambda _, runs: chat_rows(8 if runs > 1 else 1, items=32 if runs > 1 else 16, window=16),
     "emulator": lambda small, runs: emulator_rows(runs, items=100_000 // small),
     "fairness": lambda small, _: fairness_rows(worlds=2_000 // small),
     "tenants": lambda small, _: tenants_rows(small=small),
