@@ -87,16 +87,8 @@ class Service:
                     options={"headers": {"Idempotency-Key": key}, "timeout": CREATE_TIMEOUT_S},
                 )
                 return _seen(answer)
-            except anthropic.APIConnectionError as error:
-                if isinstance(error.__cause__, SURELY_NOT_SENT):
-                    raise Unavailable(f"{self.endpoint} cannot be reached") from error
-                raise Uncertain("the connection broke before the answer to the create") from error
-            except anthropic.APIStatusError as error:
-                if error.status_code >= 500 and error.status_code != 529:
-                    raise Uncertain(f"the create was answered with {error.status_code}") from error
-                raise translated(error) from error
             except (anthropic.AnthropicError, ValueError) as error:
-                raise Uncertain("the answer to the create cannot be read") from error
+                raise fault_of_create(error, self.endpoint) from error
 
     def newest(self) -> Seen | None:
         """Find the newest batch of the workspace."""
@@ -143,7 +135,7 @@ class Service:
         headers = {"Accept": "application/binary"}
         if offset and etag:
             headers |= {"Range": f"bytes={offset}-", "If-Range": etag}
-        url = self._results_url(batch)
+        url = results_url(batch, self.endpoint)
         with _translating():
             answer = self._client.get(url, cast_to=httpx2.Response, options={"headers": headers}, stream=True)
             try:
@@ -173,20 +165,10 @@ class Service:
                 return None
             raise
 
-    def _results_url(self, batch: Seen) -> str:
-        url = urljoin(self.endpoint + "/", batch.results_url or "")
-        ours, theirs = urlsplit(self.endpoint), urlsplit(url)
-        if (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc):
-            raise Refused(
-                f"the results of {batch.id} lie on another server ({theirs.scheme}://{theirs.netloc}) than the service "
-                f"({ours.scheme}://{ours.netloc}); the key is not sent there. Set the server's public address right"
-            )
-        return url
-
     def _page(self, **query: Any) -> list[Seen]:
         with _translating():
             answer = self._client.get(BATCHES, cast_to=httpx2.Response, options={"params": query})
-        return [_seen_of(one) for one in answer.json()["data"]]
+        return [seen_of(one) for one in answer.json()["data"]]
 
 
 def connected(base_url: str | None = None) -> Service:
@@ -212,6 +194,31 @@ def _translating() -> Iterator[None]:
         raise NoAccess("no credentials: set ANTHROPIC_API_KEY, or what else the SDK takes") from error
 
 
+def results_url(batch: Seen, endpoint: str) -> str:
+    """Find where the results of a batch lie; `Refused` if that is not the service itself."""
+    url = urljoin(endpoint + "/", batch.results_url or "")
+    ours, theirs = urlsplit(endpoint), urlsplit(url)
+    if (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc):
+        raise Refused(
+            f"the results of {batch.id} lie on another server ({theirs.scheme}://{theirs.netloc}) than the service "
+            f"({ours.scheme}://{ours.netloc}); the key is not sent there. Set the server's public address right"
+        )
+    return url
+
+
+def fault_of_create(error: Exception, endpoint: str) -> WorkloadError:
+    """Say what a create that failed means: `Uncertain` unless it surely made no batch."""
+    if isinstance(error, anthropic.APIConnectionError):
+        if isinstance(error.__cause__, SURELY_NOT_SENT):
+            return Unavailable(f"{endpoint} cannot be reached")
+        return Uncertain("the connection broke before the answer to the create")
+    if not isinstance(error, anthropic.APIStatusError):
+        return Uncertain("the answer to the create cannot be read")
+    if error.status_code >= 500 and error.status_code != 529:
+        return Uncertain(f"the create was answered with {error.status_code}")
+    return translated(error)
+
+
 def translated(error: anthropic.APIStatusError) -> WorkloadError:
     """Turn an answer that is an error into ours. Only the service's own words are passed on."""
     status, said = error.status_code, _words(error)
@@ -220,9 +227,9 @@ def translated(error: anthropic.APIStatusError) -> WorkloadError:
     if status == 429 and _code(error) in SPENT:
         return Refused(f"the service's spend limit is reached: {said}")
     if status in {429, 529}:
-        return QueueFull(f"the service has no room: {said}", after_s=_after(error.response))
+        return QueueFull(f"the service has no room: {said}", after_s=after_of(error.response))
     if status in {408, 409} or status >= 500:
-        return Unavailable(f"the service answered {status}: {said}", after_s=_after(error.response))
+        return Unavailable(f"the service answered {status}: {said}", after_s=after_of(error.response))
     return Refused(f"the service refuses ({status}): {said}")
 
 
@@ -246,7 +253,8 @@ def _status(error: WorkloadError) -> int:
     return error.__cause__.status_code if isinstance(error.__cause__, anthropic.APIStatusError) else 0
 
 
-def _after(answer: httpx2.Response) -> float | None:
+def after_of(answer: httpx2.Response) -> float | None:
+    """Read `retry-after`, in seconds."""
     try:
         return max(0.0, float(answer.headers["retry-after"]))
     except (KeyError, ValueError):
@@ -254,10 +262,11 @@ def _after(answer: httpx2.Response) -> float | None:
 
 
 def _seen(answer: httpx2.Response) -> Seen:
-    return _seen_of(answer.json(), after_s=_after(answer))
+    return seen_of(answer.json(), after_s=after_of(answer))
 
 
-def _seen_of(batch: dict[str, Any], *, after_s: float | None = None) -> Seen:
+def seen_of(batch: dict[str, Any], *, after_s: float | None = None) -> Seen:
+    """Read a batch as the service writes it."""
     return Seen(
         id=batch["id"],
         status=batch["processing_status"],
