@@ -150,7 +150,8 @@ def source() -> Iterator[str]:
 @contextmanager
 def server(folder: Path, url: str, window: int) -> Iterator[ServerProcess]:
     """Start a server that keeps as many items in flight on that engine as the clients do."""
-    config: dict[str, dict[str, object]] = {"worker": {"admission": "fixed", "window": window}, "log": {"level": "warning"}}
+    worker: dict[str, object] = {"admission": "fixed", "window": window}
+    config: dict[str, dict[str, object]] = {"worker": worker, "log": {"level": "warning"}}
     with ServerProcess(folder / "data", engine=url, config=config) as running:
         yield running
 

@@ -40,7 +40,7 @@ LABELS = replace(SHARED, prefix=768, mean=16, deviation=8, most=48)
 UNIQUE = replace(LABELS, group=1, prefix=48)
 """The same without anything in common, prompts of 96 tokens."""
 CACHE_MB = 64
-"""Of the embedded engine while orders are compared: about 5,000 tokens, 4 requests at work and 2 or 3 of the 10 prefixes.
+"""Of the embedded engine while orders are compared: 5,000 tokens, 4 requests at work and 2 or 3 of the 10 prefixes.
 
 Its usual 512 MB hold all that 300 items of a model this small could share, and then no order matters."""
 POLL_S = 1.0
