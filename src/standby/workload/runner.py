@@ -17,12 +17,14 @@ import jsonschema_rs
 from standby.pricing.rates import dollars
 from standby.workload import collect
 from standby.workload.bodies import Bodies, lines_of, with_more_room
+from standby.workload.compared import predicted
 from standby.workload.costs import cost_of, prices_at
 from standby.workload.faults import OverBudget, QueueFull, Refused, Unavailable, Uncertain, WaitOver
 from standby.workload.jobfile import Item, JobFile, Part
 from standby.workload.outcomes import AGAIN, STOPS_THE_LINE, Validate, is_tried_again
 from standby.workload.parts import Canary, Limits
 from standby.workload.service import ENDED, Seen, Service
+from standby.workload.spent import Spent
 from standby.workload.states import FIRST_WAIT_S, LONGEST_WAIT_S, PartState, poll_wait_s
 
 TICK_S = 1.0
@@ -59,9 +61,21 @@ class View:
     """Parts by state."""
     items: int = 0
     done: int = 0
-    """Items of finished parts, and of running ones what the service counts."""
+    """Items with an outcome, and of running parts what the service counts. Fewer again when some are tried again."""
+    is_live: bool = False
+    """Whether the service counts while a batch runs, as far as was seen: Standby does, Claude counts at the end."""
     round: int = 0
+    again: int = 0
+    """Items on their way that are tried again."""
+    began_at: str | None = None
+    """When the first batch was made (RFC 3339), and when the next one expires."""
     expires_at: str | None = None
+    spent_pico: int | None = None
+    """Charged for the parts that are done; None where a price is not known."""
+    predicted_pico: tuple[int, int] | None = None
+    """Of the whole job, as it was estimated."""
+    expected_s: tuple[float, float] | None = None
+    """How long such a job took before, if that is known."""
     note: str = ""
     """Why nothing moves, if so."""
 
@@ -99,6 +113,8 @@ class Runner:
         self._counts: dict[int, int] = {}
         self._expires: dict[int, str] = {}
         self._note = ""
+        self._is_live = False
+        self._spent = Spent(job, prices_at(job.meta("created")))
         self._validate = _validator(job)
 
     def run(self, *, until: Callable[[], bool] | None = None, wait_s: float | None = None) -> None:
@@ -128,16 +144,23 @@ class Runner:
 
     def view(self) -> View:
         """Show where the job is."""
-        view = View(note=self._note)
-        for part in self._job.parts():
+        parts = self._job.parts()
+        view = View(note=self._note, items=sum(part.items for part in parts if part.round == 0))
+        view.predicted_pico, view.expected_s = predicted(self._job.meta("estimate", ""), cache=self._job.spec.cache)
+        view.spent_pico = None if self._say is silent else self._spent.pico(parts)
+        view.began_at = min((part.created_at for part in parts if part.created_at), default=None)
+        view.done = view.items
+        for part in parts:
             view.parts[part.state] = view.parts.get(part.state, 0) + 1
-            view.items += part.items if part.round == 0 else 0
             view.round = max(view.round, part.round)
-            if part.round == 0:
-                view.done += self._counts.get(part.number, 0) if part.state is PartState.SUBMITTED else 0
-                view.done += part.items if part.state in {PartState.ENDED, PartState.COLLECTED, PartState.DONE} else 0
+            counted = self._counts.get(part.number, 0) if part.state is PartState.SUBMITTED else 0
+            self._is_live = self._is_live or 0 < counted < part.items
+            if part.state in {PartState.READY, PartState.SENDING, PartState.SUBMITTED}:
+                view.done -= part.items - counted
+                view.again += part.items - counted if part.round else 0
             if part.state is PartState.SUBMITTED and part.number in self._expires:
                 view.expires_at = min(view.expires_at or "9", self._expires[part.number])
+        view.is_live = self._is_live
         return view
 
     # -- one part
