@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PIPE_WIDTH = 400
 
 
-def show(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under their columns."""
-    from rich.console import Console
+def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[int] = ()) -> None:
+    """Print rows under their columns; `right` are the places, from 0, of those that hold figures."""
     from rich.table import Table
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for at, column in enumerate(columns):
+        table.add_column(column, justify="right" if at in right else "left")
     for row in rows:
         table.add_row(*row)
-    console = Console(markup=False, highlight=False)
+    _console().print(table)
+
+
+def say(text: str) -> None:
+    """Print a text: broken between words on a terminal, one line in a pipe."""
+    _console().print(text, soft_wrap=not _console().is_terminal)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
-    console.print(table)
+    return console
 
 
 def moment(us: int | None) -> str:

@@ -18,6 +18,7 @@ from standby.cli.workload_flags import (
     BUDGET,
     OUTPUT,
     PACE,
+    PAGE,
     PROMPT,
     ROWS,
     SHOWN,
@@ -62,7 +63,7 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., int]:
 
 
 @click.command()
-@flags(ROWS, PROMPT, OUTPUT, ATTACH, BUDGET, PACE, SHOWN)
+@flags(ROWS, PROMPT, OUTPUT, ATTACH, BUDGET, PACE, PAGE, SHOWN)
 @guarded
 def run(**given: Any) -> int:
     """Answer every row: submit, wait, collect, join, report.
@@ -78,7 +79,7 @@ def run(**given: Any) -> int:
         bind(job, service, given)
         with progress() as say:
             report = steps.run_job(job, service, pace=pace, attached=attached, say=say, wait_s=given["wait_s"])
-    return conclude(report, as_json=given["as_json"])
+    return conclude(report, as_json=given["as_json"], page=given["page"])
 
 
 @click.command()
@@ -130,7 +131,7 @@ def estimate(**given: Any) -> int:
 
 @click.command()
 @JOB
-@flags(ATTACH, PACE, SHOWN)
+@flags(ATTACH, PACE, PAGE, SHOWN)
 @guarded
 def watch(job: str, **given: Any) -> int:
     """Wait for a job that was submitted, collect its answers, write its output."""
@@ -139,12 +140,12 @@ def watch(job: str, **given: Any) -> int:
     with _opened(job, given) as (opened, service), progress() as say:
         attached = attached_of(given["attach"])
         report = steps.run_job(opened, service, pace=pace_of(given), attached=attached, say=say, wait_s=given["wait_s"])
-    return conclude(report, as_json=given["as_json"])
+    return conclude(report, as_json=given["as_json"], page=given["page"])
 
 
 @click.command()
 @JOB
-@flags(OUTPUT, ATTACH, PACE, SHOWN)
+@flags(OUTPUT, ATTACH, PACE, PAGE, SHOWN)
 @guarded
 def collect(job: str, **given: Any) -> int:
     """Collect what has ended by now and write it, without waiting for the rest; -o writes it elsewhere too."""
@@ -156,12 +157,12 @@ def collect(job: str, **given: Any) -> int:
         runner.run_once()
         steps.write_job(opened, attached=attached_of(given["attach"]), output=given["output"])
         report = report_of(opened, steps.prices_of(opened))
-    return conclude(report, as_json=given["as_json"])
+    return conclude(report, as_json=given["as_json"], page=given["page"])
 
 
 @click.command()
 @JOB
-@flags(ATTACH, PACE, SHOWN)
+@flags(ATTACH, PACE, PAGE, SHOWN)
 @guarded
 def retry(job: str, **given: Any) -> int:
     """Try rows again that failed for a reason that passes, as often again as --retries says."""
@@ -172,7 +173,7 @@ def retry(job: str, **given: Any) -> int:
         opened.note(more_tries=str(more), written="")
         attached = attached_of(given["attach"])
         report = steps.run_job(opened, service, pace=pace_of(given), attached=attached, say=say, wait_s=given["wait_s"])
-    return conclude(report, as_json=given["as_json"])
+    return conclude(report, as_json=given["as_json"], page=given["page"])
 
 
 @click.command()
@@ -217,25 +218,26 @@ def list_jobs(*, as_json: bool) -> int:
 
 @click.command()
 @JOB
+@click.option("--html", "page", metavar="FILE", help="Write it as one HTML page with charts; it asks no network either.")
 @flags(SHOWN)
 @guarded
-def report(job: str, *, as_json: bool) -> int:
+def report(job: str, *, page: str | None, as_json: bool) -> int:
     """Say what became of a job, and what it cost; asks no network."""
     from standby.workload import opened, register, steps
     from standby.workload.report import report_of
 
     with opened(register.place_of(job)) as found:
         summed = report_of(found, steps.prices_of(found))
-    return conclude(summed, as_json=as_json)
+    return conclude(summed, as_json=as_json, page=page)
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    from standby.workload import opened, steps
-    from standby.workload.report import report_of
+    from standby.workload import opened
+    from standby.workload.report import brief_of
 
     with opened(folder) as job:
-        found = report_of(job, steps.prices_of(job))
-    state = "done" if found["is_done"] else "open" if found["parts"] else "not prepared"
+        found = brief_of(job)
+    state = "done" if found["is_done"] else "open" if found["rows"] else "not prepared"
     failed = sum(found["failed"].values())
     return {**{key: found[key] for key in ("output", "rows", "succeeded")}, "failed": failed, "state": state}
 

@@ -122,6 +122,7 @@ BUDGET = (
         help="Send nothing that could cost more, parts and tries together.",
     ),
 )
+PAGE = (click.option("--report", "page", metavar="FILE", help="Write the report as an HTML page with charts too."),)
 SHOWN = (click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, money in pico-dollars."),)
 
 

@@ -5,6 +5,7 @@ A cause is one of `outcomes`: how a batch ended for the row, the type of its err
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -68,4 +69,4 @@ UNKNOWN = Remedy(why="", todo="see the words of the service in the column `error
 def remedy(cause: str, output: str) -> Remedy:
     """Look a cause up; one that nobody knows yet points to the service's own words."""
     found = REMEDIES.get(cause, UNKNOWN)
-    return Remedy(why=found.why, todo=found.todo.replace("{output}", output))
+    return Remedy(why=found.why, todo=found.todo.replace("{output}", shlex.quote(output)))
