@@ -4,7 +4,9 @@ The client's side; it imports no room of the server. `steps` has the functions, 
 """
 
 from standby.workload.faults import WorkloadError
+from standby.workload.gather import AsyncBatches
 from standby.workload.jobfile import folder_of, opened
+from standby.workload.replies import Canceled, Closed, Expired, Missing, NotAnswered, NotBatched
 from standby.workload.report import report_of
 from standby.workload.runner import Pace, Runner, View
 from standby.workload.service import Service, connected
@@ -21,6 +23,13 @@ from standby.workload.steps import (
 )
 
 __all__ = [
+    "AsyncBatches",
+    "Canceled",
+    "Closed",
+    "Expired",
+    "Missing",
+    "NotAnswered",
+    "NotBatched",
     "Pace",
     "Runner",
     "Service",

@@ -1,0 +1,421 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pydantic
+import pytest
+
+from standby import workload
+from standby.testing import Emulator
+from standby.workload.parts import Limits
+from tests.workload.conftest import MODEL, creates, quick
+
+Client = anthropic.AsyncAnthropic
+Message = anthropic.types.Message
+PATIENCE_S = 20.0
+pytestmark = pytest.mark.filterwarnings("ignore:The model .* is deprecated:DeprecationWarning")
+
+
+def batches(emulator: Emulator, **options: Any) -> workload.AsyncBatches:
+    """Make the client that is tested, impatient enough for a test."""
+    given = {"window": 0.05, "pace": quick(), "base_url": emulator.url, "api_key": emulator.api_key, **options}
+    return workload.AsyncBatches(**given)
+
+
+@pytest.fixture
+async def client(standby_emulator: Emulator) -> AsyncIterator[workload.AsyncBatches]:
+    """A client that is closed at the end."""
+    async with batches(standby_emulator) as client:
+        yield client
+
+
+async def ask(client: Client, text: str, **options: Any) -> Message:
+    """Call as any program does."""
+    message: Message = await client.messages.create(
+        **{"model": MODEL, "max_tokens": 20, "messages": [{"role": "user", "content": text}], **options}
+    )
+    return message
+
+
+async def ask_all(client: Client, *texts: str) -> list[Message]:
+    """Call at once."""
+    return await asyncio.gather(*(ask(client, text) for text in texts))
+
+
+def said(message: Message) -> str:
+    """Take the text of an answer."""
+    return "".join(block.text for block in message.content if block.type == "text")
+
+
+async def until(met: Callable[[], bool]) -> None:
+    """Poll with a bound; what is asked may block for a moment."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await asyncio.to_thread(met):
+            await asyncio.sleep(0.01)
+
+
+def count(emulator: Emulator, operation: str) -> int:
+    """Count requests of a kind."""
+    return sum(one.operation == operation for one in emulator.requests)
+
+
+# -- a program as it is
+
+
+async def test_two_thousand_calls_are_one_batch(client: Client, standby_emulator: Emulator) -> None:
+    """Each call gets the answer to what it asked."""
+    standby_emulator.script(*(f"*~/number {n}$/=say:answer {n}" for n in range(20)))
+    answers = await ask_all(client, *(f"number {n % 20}" for n in range(2_000)))
+    assert [said(message) for message in answers] == [f"answer {n % 20}" for n in range(2_000)]
+    assert len(creates(standby_emulator)) == 1
+    assert {type(message) for message in answers} == {Message}
+    assert count(standby_emulator, "messages") == 0
+
+
+async def test_equal_calls_get_answers_of_their_own(client: Client) -> None:
+    """Who asks the same ten times wants ten answers."""
+    answers = await ask_all(client, *["the same"] * 10)
+    assert len({message.id for message in answers}) == 10
+
+
+async def test_a_batch_holds_no_more_than_it_may(standby_emulator: Emulator) -> None:
+    """Neither in calls nor in bytes."""
+    async with batches(standby_emulator, max_items=7) as client:
+        await ask_all(client, *(f"number {n}" for n in range(20)))
+    async with batches(standby_emulator, pace=quick(limits=Limits(bytes=1_000))) as client:
+        await ask_all(client, *(f"number {n}" for n in range(20)))
+    sizes = [one.items for one in standby_emulator.requests if one.operation == "create"]
+    assert sizes[:3] == [7, 7, 6]
+    assert sum(sizes[3:]) == 20
+    assert max(sizes[3:]) <= 7
+
+
+async def test_a_call_that_no_batch_holds_is_refused(standby_emulator: Emulator) -> None:
+    """As the service would refuse it."""
+    async with batches(standby_emulator, pace=quick(limits=Limits(bytes=500))) as client:
+        with pytest.raises(anthropic.RequestTooLargeError, match="a batch holds at most"):
+            await ask(client, "x" * 500)
+    assert standby_emulator.requests == []
+
+
+async def test_what_cannot_share_a_batch_does_not(client: Client, standby_emulator: Emulator) -> None:
+    """Betas hold for a whole batch, and so do credentials; a timeout does not matter."""
+    await asyncio.gather(
+        ask(client, "a"),
+        ask(client, "b", extra_headers={"anthropic-beta": "files-api-2025-04-14"}),
+        ask(client.with_options(api_key="another"), "c"),
+        ask(client.with_options(timeout=100), "d"),
+        ask(client, "e", extra_headers={"x-trace": "17"}),
+    )
+    made = [one.items for one in standby_emulator.requests if one.operation == "create"]
+    assert sorted(made) == [1, 1, 3]
+
+
+async def test_raw_responses_and_structured_answers_behave(client: Client, standby_emulator: Emulator) -> None:
+    """The SDK itself makes them, of the same bytes."""
+
+    class Label(pydantic.BaseModel):
+        label: str
+
+    standby_emulator.script('*~/label/=say:"{\\"label\\": \\"good\\"}"')
+    hello: Any = [{"role": "user", "content": "hello"}]
+    label: Any = [{"role": "user", "content": "label"}]
+    raw, parsed = await asyncio.gather(
+        client.messages.with_raw_response.create(model=MODEL, max_tokens=20, messages=hello),
+        client.messages.parse(model=MODEL, max_tokens=20, messages=label, output_format=Label),
+    )
+    assert raw.headers["standby-batch-id"] == creates(standby_emulator)[0]
+    assert isinstance(await raw.parse(), Message)
+    assert parsed.parsed_output == Label(label="good")
+    assert len(creates(standby_emulator)) == 1
+
+
+async def test_everything_else_is_passed_on(client: Client, standby_emulator: Emulator) -> None:
+    """Models, counts, batches of one's own and betas go to the service as they are."""
+    hello: Any = [{"role": "user", "content": "hello"}]
+    assert (await client.models.retrieve(MODEL)).id.startswith(MODEL)
+    assert (await client.messages.count_tokens(model=MODEL, messages=hello)).input_tokens > 0
+    params: Any = {"model": MODEL, "max_tokens": 9, "messages": hello}
+    assert (await client.messages.batches.create(requests=[{"custom_id": "mine", "params": params}])).id
+    assert (await client.beta.messages.create(model=MODEL, max_tokens=9, messages=hello)).id
+    assert count(standby_emulator, "messages") == 1
+
+
+async def test_a_stream_is_refused(client: Client, standby_emulator: Emulator) -> None:
+    """A batch has none, and paying twice as much behind the user's back is no answer."""
+    hello: Any = [{"role": "user", "content": "hello"}]
+    with pytest.raises(workload.NotBatched, match="cannot stream"):
+        await client.messages.create(model=MODEL, max_tokens=9, messages=hello, stream=True)
+    with pytest.raises(workload.NotBatched, match="cannot stream"):
+        async with client.messages.stream(model=MODEL, max_tokens=9, messages=hello):
+            pass
+    assert standby_emulator.requests == []
+
+
+async def test_long_answers_are_asked_for_without_a_stream(client: Client) -> None:
+    """The SDK refuses them for connections that would have to wait."""
+    assert (await ask(client, "hello", max_tokens=60_000)).stop_reason
+
+
+# -- errors
+
+
+@pytest.mark.parametrize(
+    ("type_", "kind", "status"),
+    [
+        ("invalid_request_error", anthropic.BadRequestError, 400),
+        ("permission_error", anthropic.PermissionDeniedError, 403),
+        ("not_found_error", anthropic.NotFoundError, 404),
+        ("rate_limit_error", anthropic.RateLimitError, 429),
+        ("api_error", anthropic.InternalServerError, 500),
+        ("overloaded_error", anthropic.OverloadedError, 529),
+    ],
+)
+async def test_errors_are_those_of_the_sdk(
+    client: Client, standby_emulator: Emulator, type_: str, kind: type[anthropic.APIStatusError], status: int
+) -> None:
+    """With body, status and words; the calls beside them have their answers."""
+    standby_emulator.script(f"*~/bad/=errored:{type_}:not today")
+    once = client.with_options(max_retries=0)
+    good, bad = await asyncio.gather(ask(once, "good"), ask(once, "bad"), return_exceptions=True)
+    assert isinstance(good, Message)
+    assert isinstance(bad, kind)
+    assert (bad.status_code, bad.type, bad.api_message) == (status, type_, "not today")
+    assert isinstance(bad.body, dict)
+    assert bad.body["type"] == "error"
+
+
+async def test_what_passes_by_itself_is_tried_again(client: Client, standby_emulator: Emulator) -> None:
+    """In the next batch, alone, as often as `max_retries` says."""
+    standby_emulator.script("*~/bad/=errored:overloaded_error")
+    answers = await asyncio.gather(
+        ask(client, "good"), ask(client.with_options(max_retries=1), "bad"), return_exceptions=True
+    )
+    assert isinstance(answers[1], anthropic.OverloadedError)
+    made = [one.items for one in standby_emulator.requests if one.operation == "create"]
+    assert made == [2, 1]
+
+
+async def test_a_call_may_succeed_the_second_time(client: Client, standby_emulator: Emulator) -> None:
+    """The program does not see that it was tried twice."""
+    standby_emulator.script("*~/bad/=errored:api_error")
+    task = asyncio.create_task(ask(client, "bad"))
+    await until(lambda: count(standby_emulator, "results") == 1)
+    await asyncio.to_thread(standby_emulator._call, "PUT", "simulator/script", {"script": []})
+    assert isinstance(await task, Message)
+    assert len(creates(standby_emulator)) == 2
+
+
+async def test_refused_credentials_are_the_sdks_error(standby_emulator: Emulator) -> None:
+    """A create that is refused is refused for each of its calls, in the service's words."""
+    standby_emulator.fault("create=401")
+    async with batches(standby_emulator) as client:
+        answers = await asyncio.gather(*(ask(client, str(n)) for n in range(3)), return_exceptions=True)
+    assert {type(error) for error in answers} == {anthropic.AuthenticationError}
+
+
+async def test_an_expired_call_has_an_error_of_its_own(client: Client, standby_emulator: Emulator) -> None:
+    """It names the batch, and is tried again as `max_retries` says."""
+    standby_emulator.script("*~/late/=slow:48h")
+    task = asyncio.create_task(ask(client.with_options(max_retries=0), "late"))
+    await until(lambda: len(creates(standby_emulator)) == 1)
+    await asyncio.to_thread(standby_emulator.advance, hours=73)
+    with pytest.raises((workload.Expired, workload.NotAnswered)) as caught:
+        await task
+    assert caught.value.batch_id == creates(standby_emulator)[0]
+    assert isinstance(caught.value, anthropic.APIError)
+
+
+async def test_a_canceled_call_has_an_error_of_its_own(client: Client, standby_emulator: Emulator) -> None:
+    """Somebody canceled the batch: nothing is tried again."""
+    standby_emulator.script("*=slow:1h")
+    task = asyncio.gather(*(ask(client, f"slow {n}") for n in range(200)), return_exceptions=True)
+    await until(lambda: len(creates(standby_emulator)) == 1)
+    await client.messages.batches.cancel(creates(standby_emulator)[0])
+    await asyncio.to_thread(standby_emulator.advance, hours=2)
+    kinds = {type(answer) for answer in await task}
+    assert workload.Canceled in kinds
+    assert kinds <= {workload.Canceled, Message}
+    assert len(creates(standby_emulator)) == 1
+
+
+@pytest.mark.parametrize("fault", ["lost", "reset", "500", "503", "529", "429+retry_after:0+times:5", "wait:1s"])
+async def test_a_create_that_fails_makes_one_batch(client: Client, standby_emulator: Emulator, fault: str) -> None:
+    """Nothing is paid twice, whatever happened to it, and the program does not notice."""
+    standby_emulator.fault(f"create={fault}" + ("" if "times" in fault else "+times:1"))
+    assert len(await ask_all(client, *(f"number {n}" for n in range(5)))) == 5
+    assert len(creates(standby_emulator)) == 1
+
+
+async def test_a_lost_create_is_never_sent_again(client: Client, standby_emulator: Emulator) -> None:
+    """It is found in the list: not even an idempotency key is needed."""
+    standby_emulator.fault("create=lost+times:1")
+    await ask_all(client, "a", "b")
+    assert count(standby_emulator, "create") == 1
+
+
+async def test_another_programs_batch_of_the_same_size_is_not_taken(client: Client, standby_emulator: Emulator) -> None:
+    """A batch that is only found by its size has to prove itself by the names in its results."""
+    standby_emulator.fault("create=drop+times:1" if False else "create=reset+times:1")
+    task = asyncio.create_task(ask(client, "mine"))
+    params: Any = {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "theirs"}]}
+    await until(lambda: count(standby_emulator, "create") == 1)
+    await client.messages.batches.create(requests=[{"custom_id": "theirs", "params": params}])
+    assert isinstance(await task, Message)
+    assert len(creates(standby_emulator)) == 2
+
+
+@pytest.mark.parametrize("cut", ["cut:2", "cut_inside:2", "cut:0", "reset"])
+async def test_results_that_break_off_are_read_to_the_end(client: Client, standby_emulator: Emulator, cut: str) -> None:
+    """Also at the end of a line, where nothing looks broken."""
+    standby_emulator.fault(f"results={cut}+times:1")
+    assert len(await ask_all(client, *(f"number {n}" for n in range(6)))) == 6
+    assert len(creates(standby_emulator)) == 1
+
+
+async def test_who_cannot_be_reached_is_the_sdks_error() -> None:
+    """After the patience that was asked for."""
+    async with workload.AsyncBatches(
+        base_url="http://127.0.0.1:1", api_key="x", max_retries=0, window=0.0, pace=quick(patience_s=0.1)
+    ) as client:
+        with pytest.raises(anthropic.APIConnectionError):
+            await ask(client, "hello")
+
+
+# -- who does not wait
+
+
+async def test_a_call_that_was_not_sent_is_taken_back(standby_emulator: Emulator) -> None:
+    """Its item is in no batch."""
+    async with batches(standby_emulator, window=0.5) as client:
+        tasks = [asyncio.create_task(ask(client, f"number {n}")) for n in range(5)]
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(answers[2], asyncio.CancelledError)
+    made = [one.items for one in standby_emulator.requests if one.operation == "create"]
+    assert made == [4]
+
+
+async def test_a_batch_that_nobody_waits_for_is_canceled(client: Client, standby_emulator: Emulator) -> None:
+    """As soon as the last of its callers is gone."""
+    standby_emulator.script("*=slow:1h")
+    tasks = [asyncio.create_task(ask(client, f"number {n}")) for n in range(3)]
+    await until(lambda: len(creates(standby_emulator)) == 1)
+    tasks[0].cancel()
+    tasks[1].cancel()
+    await asyncio.wait(tasks[:2])
+    assert count(standby_emulator, "cancel") == 0
+    tasks[2].cancel()
+    await until(lambda: count(standby_emulator, "cancel") == 1)
+    assert all(task.cancelled() for task in tasks)
+
+
+async def test_a_timeout_of_the_program_is_honoured(client: Client, standby_emulator: Emulator) -> None:
+    """The SDK's own error comes; its retry waits for the same item and pays for no other."""
+    standby_emulator.script("*=slow:1h")
+    with pytest.raises(anthropic.APITimeoutError):
+        await ask(client.with_options(max_retries=1), "slow", timeout=0.3)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await ask(client, "slow")
+    assert [one.items for one in standby_emulator.requests if one.operation == "create"] == [1]
+
+
+async def test_closing_sends_what_waits_and_brings_its_answers(standby_emulator: Emulator) -> None:
+    """Without waiting for the window."""
+    async with batches(standby_emulator, window=3600, max_window=3600) as client:
+        tasks = [asyncio.create_task(ask(client, f"number {n}")) for n in range(3)]
+        await asyncio.sleep(0)
+    assert all(isinstance(task.result(), Message) for task in tasks)
+    with pytest.raises(anthropic.APIConnectionError):
+        await ask(client.with_options(max_retries=0), "too late")
+
+
+async def test_a_program_that_fails_waits_for_nothing(standby_emulator: Emulator) -> None:
+    """Who still waits is told, and the batch is canceled."""
+    standby_emulator.script("*=slow:1h")
+    with pytest.raises(ZeroDivisionError):
+        async with batches(standby_emulator) as client:
+            task = asyncio.create_task(ask(client, "slow"))
+            await until(lambda: len(creates(standby_emulator)) == 1)
+            raise ZeroDivisionError
+    with pytest.raises(workload.Closed):
+        await task
+    assert count(standby_emulator, "cancel") == 1
+
+
+def test_a_program_that_is_interrupted_cancels_its_batch(standby_emulator: Emulator) -> None:
+    """The event loop ends while calls wait, without a word to the client."""
+    standby_emulator.script("*=slow:1h")
+
+    async def program() -> None:
+        client = batches(standby_emulator)
+        task = asyncio.create_task(ask(client, "slow"))
+        await until(lambda: len(creates(standby_emulator)) == 1)
+        assert not task.done()
+
+    asyncio.run(program())
+    assert count(standby_emulator, "cancel") == 1
+
+
+# -- answers that are kept
+
+
+async def test_the_same_program_again_pays_for_nothing(standby_emulator: Emulator, tmp_path: Path) -> None:
+    """Equal calls get the answers of the first run, each its own."""
+    runs = []
+    for _ in range(2):
+        async with batches(standby_emulator, folder=tmp_path / "kept") as client:
+            answers = await ask_all(client, *["same"] * 3, "other")
+            runs.append([sorted(message.id for message in answers[:3]), answers[3].id])
+    assert runs[0] == runs[1]
+    assert len(creates(standby_emulator)) == 1
+
+
+async def test_only_what_has_no_answer_is_sent_again(standby_emulator: Emulator, tmp_path: Path) -> None:
+    """Failures are not kept."""
+    standby_emulator.script("*~/bad/=errored:invalid_request_error")
+    for _ in range(2):
+        async with batches(standby_emulator, folder=tmp_path / "kept") as client:
+            await asyncio.gather(ask(client, "good"), ask(client, "bad"), return_exceptions=True)
+    assert [one.items for one in standby_emulator.requests if one.operation == "create"] == [2, 1]
+
+
+async def test_what_was_under_way_is_collected_by_the_next_run(standby_emulator: Emulator, tmp_path: Path) -> None:
+    """A program that ends leaves its batch running, and pays once."""
+    standby_emulator.script("*~/slow/=slow:1h")
+    async with batches(standby_emulator, folder=tmp_path / "kept") as client:
+        task = asyncio.create_task(ask(client, "slow"))
+        await until(lambda: len(creates(standby_emulator)) == 1)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert count(standby_emulator, "cancel") == 0
+    await asyncio.to_thread(standby_emulator.advance, hours=2)
+    async with batches(standby_emulator, folder=tmp_path / "kept") as client:
+        assert isinstance(await ask(client, "slow"), Message)
+    assert len(creates(standby_emulator)) == 1
+
+
+async def test_a_folder_is_for_one_process(standby_emulator: Emulator, tmp_path: Path) -> None:
+    """The second client says so."""
+    async with batches(standby_emulator, folder=tmp_path) as one, batches(standby_emulator, folder=tmp_path) as two:
+        await ask(one, "hello")
+        with pytest.raises(workload.NotBatched, match="in use by process"):
+            await ask(two, "hello")
+
+
+async def test_kept_answers_are_for_their_owner_and_hold_no_secret(standby_emulator: Emulator, tmp_path: Path) -> None:
+    """Neither a key nor a prompt is written down."""
+    async with batches(standby_emulator, folder=tmp_path / "kept", api_key="sk-very-secret") as client:
+        await ask(client, "a very private question")
+    written = b"".join(path.read_bytes() for path in (tmp_path / "kept").iterdir())
+    assert b"very-secret" not in written
+    assert b"private question" not in written
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "kept").iterdir())
