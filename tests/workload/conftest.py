@@ -16,7 +16,14 @@ from standby.testing import Emulator, emulator
 from standby.workload.parts import Limits
 
 MODEL = "claude-haiku-4-5"
-QUICK: dict[str, Any] = {"first_poll_s": 0.02, "settle_s": 0.1, "look_s": 0.02, "queue_s": 0.02, "patience_s": 2.0}
+QUICK: dict[str, Any] = {
+    "first_poll_s": 0.02,
+    "settle_s": 0.1,
+    "look_s": 0.02,
+    "queue_s": 0.02,
+    "patience_s": 2.0,
+    "download_pause_s": 0.02,
+}
 
 
 def quick(**other: Any) -> workload.Pace:
@@ -45,6 +52,12 @@ def write_rows(path: Path, count: int) -> Path:
 def creates(emulator: Emulator) -> list[str]:
     """Name the batches that were made, each once."""
     return list(dict.fromkeys(one.batch_id for one in emulator.requests if one.operation == "create" and one.batch_id))
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered between jobs lies in a folder of the test's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture(scope="session")

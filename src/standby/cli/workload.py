@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from standby.cli.workload_estimate import bind, show_estimate
+from standby.cli.workload_estimate import bind, show_job
 from standby.cli.workload_flags import (
     ATTACH,
     BUDGET,
@@ -124,8 +124,7 @@ def estimate(**given: Any) -> int:
         service = connected(given["base_url"])
         with opened_job(spec, endpoint=service.endpoint) as job:
             steps.prepare_job(job, attached=attached_of(given["attach"]))
-            found = steps.estimate_job(job, service)
-    show_estimate(found, as_json=given["as_json"])
+            show_job(job, service, as_json=given["as_json"])
     return 0
 
 
@@ -169,8 +168,7 @@ def retry(job: str, **given: Any) -> int:
     from standby.workload import steps
 
     with _opened(job, given) as (opened, service), progress() as say:
-        more = int(opened.meta("more_tries", "0")) + given["retries"]
-        opened.note(more_tries=str(more), written="")
+        opened.ask_again(given["retries"])
         attached = attached_of(given["attach"])
         report = steps.run_job(opened, service, pace=pace_of(given), attached=attached, say=say, wait_s=given["wait_s"])
     return conclude(report, as_json=given["as_json"], page=given["page"])
@@ -218,7 +216,9 @@ def list_jobs(*, as_json: bool) -> int:
 
 @click.command()
 @JOB
-@click.option("--html", "page", metavar="FILE", help="Write it as one HTML page with charts; it asks no network either.")
+@click.option(
+    "--html", "page", metavar="FILE", help="Write it as one HTML page with charts; it asks no network either."
+)
 @flags(SHOWN)
 @guarded
 def report(job: str, *, page: str | None, as_json: bool) -> int:

@@ -15,18 +15,18 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from standby.doors import door
 from standby.errors import StartError
-from standby.folder import locked, made
+from standby.folder import locked, made, sync_folder
 from standby.workload.faults import LocalState
 from standby.workload.spec import Spec, decoded, encoded
 from standby.workload.states import PartState, check_move
 
-VERSION = 1
 SUFFIX = ".standby"
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -60,6 +60,12 @@ CREATE TABLE items (
 CREATE INDEX items_by_part ON items (part);
 CREATE INDEX items_by_outcome ON items (outcome, cause);
 """
+DOWNLOADS = """
+ALTER TABLE parts ADD COLUMN etag TEXT;                          -- of the results that are being downloaded
+ALTER TABLE parts ADD COLUMN fetched INTEGER NOT NULL DEFAULT 0; -- bytes of them that survive a power cut
+"""
+MIGRATIONS = (SCHEMA, DOWNLOADS)
+"""Form N of the file is made by the first N of these; one that is released never changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +85,8 @@ class Part:
     ended_at: str | None
     foreign_ids: int
     duplicates: int
+    etag: str | None
+    fetched: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +152,23 @@ class JobFile:
 
     def note(self, **facts: str) -> None:
         """Write facts."""
-        with self._writing():
-            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+        with self._writing(f"note_{'_'.join(facts)}"):
+            self._note(facts)
+
+    def _note(self, facts: dict[str, str]) -> None:
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
+
+    def ask_again(self, retries: int) -> None:
+        """Allow so many more tries, for a person who asks: also of rows that only a person can set going again.
+
+        Rows without a result are looked for in the results once more before they are sent again: that costs nothing.
+        """
+        parts = self.parts()
+        for part in parts:
+            if part.state is PartState.DONE and part.batch_id and self.causes(part.number).get("missing"):
+                self.look_again(part)
+        more = int(self.meta("more_tries", "0")) + retries
+        self.note(more_tries=str(more), mended_round=str(max((part.round for part in parts), default=0)), written="")
 
     # -- files
 
@@ -166,22 +189,24 @@ class JobFile:
 
     def prepare(self, items: Iterable[tuple[int, str, bytes, int]], parts: Iterable[tuple[int, int, int]]) -> None:
         """Store all items (number, key, hash, part) and then all parts (number, items, bytes), or nothing."""
-        with self._writing():
+        with self._writing("prepare"):
             self._db.execute("DELETE FROM items")
             self._db.execute("DELETE FROM parts")
             self._db.executemany("INSERT INTO items (number, key, hash, part) VALUES (?, ?, ?, ?)", items)
             self._add_parts(parts, 0)
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('prepared', '1')")
+            self._note({"prepared": "1"})
+            sync_folder(self.folder)
 
-    def again(self, parts: Sequence[tuple[int, int, int]], moved: Iterable[tuple[bytes, int]], round_: int) -> None:
-        """Start another round: parts, and which item moves to which of them."""
-        with self._writing():
-            self._add_parts(parts, round_)
+    def again(self, moved: Iterable[tuple[bytes, int]], parts: Iterable[tuple[int, int, int]], round_: int) -> None:
+        """Start another round, or nothing: which item moves to which part, and then those parts."""
+        with self._writing("again"):
             self._db.executemany(
                 "UPDATE items SET part = ?, tries = tries + 1, outcome = NULL, cause = NULL, place = NULL, "
                 "length = NULL WHERE hash = ?",
                 ((part, hash_) for hash_, part in moved),
             )
+            self._add_parts(parts, round_)
+            sync_folder(self.folder)
 
     def _add_parts(self, parts: Iterable[tuple[int, int, int]], round_: int) -> None:
         self._db.executemany(
@@ -202,13 +227,13 @@ class JobFile:
     def move(self, part: Part, to: PartState, **facts: object) -> Part:
         """Move a part on, together with facts about it; `LocalState` if it may not."""
         check_move(part.state, to)
-        with self._writing():
+        with self._writing(f"move_{to}"):
             self._change(part.number, {"state": str(to), **facts})
         return self.part(part.number)
 
     def change(self, part: Part, **facts: object) -> Part:
         """Write facts about a part."""
-        with self._writing():
+        with self._writing("change"):
             self._change(part.number, facts)
         return self.part(part.number)
 
@@ -217,21 +242,43 @@ class JobFile:
         columns = ", ".join(f"{name} = ?" for name in written)
         self._db.execute(f"UPDATE parts SET {columns} WHERE number = ?", (*written.values(), number))  # noqa: S608 - names of ours
 
-    def settle(self, part: Part, settled: Iterable[Settled], **facts: object) -> Part:
-        """Give every item of a part its outcome, and close the part: one transaction."""
+    def settle(
+        self,
+        part: Part,
+        settled: Iterable[Settled],
+        *,
+        found: Callable[[], dict[str, object]] = dict,
+        stop: Callable[[], str] = str,
+    ) -> Part:
+        """Give every open item of a part its outcome, and close the part: one transaction.
+
+        When all are settled, `found` returns facts about the part, and `stop` why nothing more may be sent, or "".
+        """
         check_move(part.state, PartState.DONE)
-        with self._writing():
+        with self._writing("settle"):
             self._db.executemany(
                 "UPDATE items SET outcome = ?1, cause = ?2, place = ?3, length = ?4, "
                 "tokens = CASE WHEN ?5 IS NULL THEN tokens ELSE coalesce(tokens || ';', '') || ?5 END "
-                "WHERE hash = ?6 AND part = ?7",
+                "WHERE hash = ?6 AND part = ?7 AND outcome IS NULL",
                 ((s.outcome, s.cause, s.place, s.length, s.tokens, s.hash, part.number) for s in settled),
             )
             self._db.execute(
                 "UPDATE items SET outcome = 'missing', cause = 'missing' WHERE part = ? AND outcome IS NULL",
                 (part.number,),
             )
-            self._change(part.number, {"state": str(PartState.DONE), **facts})
+            self._change(part.number, {"state": str(PartState.DONE), **found()})
+            if words := stop():
+                self._note({"stopped": words})
+        return self.part(part.number)
+
+    def look_again(self, part: Part) -> Part:
+        """Open the items of a part that nobody answered for, so that its results are read once more."""
+        check_move(part.state, PartState.ENDED)
+        with self._writing("look_again"):
+            self._db.execute(
+                "UPDATE items SET outcome = NULL, cause = NULL WHERE part = ? AND outcome = 'missing'", (part.number,)
+            )
+            self._change(part.number, {"state": str(PartState.ENDED), "etag": None, "fetched": 0})
         return self.part(part.number)
 
     # -- items
@@ -255,9 +302,11 @@ class JobFile:
         found = self._db.execute("SELECT cause, count(*) FROM items WHERE part = ? GROUP BY cause", (part,))
         return {str(row[0] or ""): row[1] for row in found}
 
-    def failed(self) -> Iterator[Item]:
-        """Walk over the items whose outcome is not good."""
-        for row in self._db.execute("SELECT * FROM items WHERE outcome != 'succeeded' OR cause != '' ORDER BY number"):
+    def failed(self, part: int) -> Iterator[Item]:
+        """Walk over the items of a part whose outcome is not good."""
+        for row in self._db.execute(
+            "SELECT * FROM items WHERE part = ? AND (outcome != 'succeeded' OR cause != '')", (part,)
+        ):
             yield Item(**dict(row))
 
     def tokens(self) -> Iterator[tuple[str, int]]:
@@ -267,7 +316,9 @@ class JobFile:
 
     def usages(self) -> Iterator[tuple[str, str, str, int, int]]:
         """Walk over equal usages with equal ends: usage, outcome, cause, items, first of their rows."""
-        query = "SELECT tokens, outcome, cause, count(*), min(number) FROM items WHERE tokens IS NOT NULL GROUP BY 1, 2, 3"
+        query = (
+            "SELECT tokens, outcome, cause, count(*), min(number) FROM items WHERE tokens IS NOT NULL GROUP BY 1, 2, 3"
+        )
         for row in self._db.execute(query):
             yield row[0], row[1] or "", row[2] or "", row[3], row[4]
 
@@ -295,14 +346,17 @@ class JobFile:
         return [(row[0], row[1], row[2]) for row in found]
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, verb: str) -> Iterator[None]:
+        """One transaction, durable when it is over; `verb` names the doors before and after its commit."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
+        door(f"job.{verb}.before_commit")
         self._db.execute("COMMIT")
+        door(f"job.{verb}.after_commit")
 
 
 @contextlib.contextmanager
@@ -350,11 +404,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -8000")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > VERSION:
+    if version > len(MIGRATIONS):
         connection.close()
         raise LocalState(f"{path}: was written by a newer Standby (form {version}); update this one")
-    if version == 0:
-        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
     return connection
 
 

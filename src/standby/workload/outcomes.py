@@ -14,6 +14,8 @@ GOOD_STOPS = frozenset({"end_turn", "stop_sequence", "tool_use"})
 AGAIN = frozenset({"expired", "overloaded_error", "api_error", "timeout_error", "rate_limit_error"})
 """Causes that pass by themselves; everything else would fail again, and may be paid again."""
 STOPS_THE_LINE = frozenset({"billing_error", "authentication_error", "permission_error"})
+WHEN_ASKED = STOPS_THE_LINE | {"canceled", "missing"}
+"""Causes that only a person can mend: tried again after `standby retry`, never by themselves."""
 CREDIT = "credit balance is too low"
 """An empty account arrives as `invalid_request_error`; only its words tell."""
 

@@ -9,19 +9,23 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import anthropic
+import httpx2
 import jsonschema_rs
 
 from standby.pricing.rates import dollars
 from standby.workload import collect
 from standby.workload.bodies import Bodies, lines_of, with_more_room
+from standby.workload.collect import Found, Tries
 from standby.workload.compared import predicted
 from standby.workload.costs import cost_of, prices_at
-from standby.workload.faults import OverBudget, QueueFull, Refused, Unavailable, Uncertain, WaitOver
+from standby.workload.elapsed import Elapsed
+from standby.workload.faults import NoAccess, OverBudget, QueueFull, Refused, Unavailable, Uncertain, WaitOver
 from standby.workload.jobfile import Item, JobFile, Part
-from standby.workload.outcomes import AGAIN, STOPS_THE_LINE, Validate, is_tried_again
+from standby.workload.outcomes import AGAIN, STOPS_THE_LINE, WHEN_ASKED, Validate, is_tried_again
 from standby.workload.parts import Canary, Limits
 from standby.workload.service import ENDED, Seen, Service
 from standby.workload.spent import Spent
@@ -37,7 +41,10 @@ class Pace:
 
     first_poll_s: float = FIRST_WAIT_S
     settle_s: float = 60.0
-    """How long the list is watched for a batch whose create was not answered, before it counts as not made."""
+    """How long the list is watched for a batch whose create was not answered, before it counts as not made.
+
+    As long a batch must be unknown to the service before it counts as deleted: right after its create it may be.
+    """
     look_s: float = 3.0
     """Between two looks at the list."""
     queue_s: float = 60.0
@@ -46,6 +53,8 @@ class Pace:
     """How long the service may be unreachable, in a row, before the command gives up. The batches run on."""
     download_tries: int = 6
     """How often results are read before what is short is kept as it is."""
+    download_pause_s: float = 2.0
+    """Between the first two of them; each further one is twice as long, up to 30 s."""
     retries: int = 3
     is_more_room: bool = False
     """Answers cut at `max_tokens` are asked for again with twice as much."""
@@ -99,14 +108,15 @@ class Runner:
         *,
         say: Say = silent,
         wait: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.time,
+        clock: Elapsed | None = None,
     ) -> None:
-        """Take an open job; `clock` is wall-clock time in seconds, so that a sleeping laptop does not stretch waits."""
+        """Take an open job; `clock` says what has passed, also while a laptop slept."""
         self._job, self._service, self._pace = job, service, pace
-        self._say, self._wait, self._clock = say, wait, clock
+        self._say, self._wait, self._clock = say, wait, clock or Elapsed()
         self._polls: dict[int, int] = {}
         self._due: dict[int, float] = {}
-        self._unsure_since: dict[int, float] = {}
+        self._since: dict[tuple[str, int], float] = {}
+        """Since when, on the steady clock, something is so: what it is, and of which part."""
         self._unreachable_since: float | None = None
         self._failures = 0
         self._submit_from = 0.0
@@ -132,9 +142,10 @@ class Runner:
     def run_once(self) -> float | None:
         """Do what is due; return the seconds until more is, None if all is done."""
         self._note = ""
+        self._stop_if_told()
         parts = self._job.parts()
         for part in parts:
-            self._step(part, parts)
+            self._patiently(part, parts)
         parts = self._job.parts()
         if all(part.state is PartState.DONE for part in parts):
             return 0.0 if self.start_round() else None
@@ -165,6 +176,26 @@ class Runner:
 
     # -- one part
 
+    def _patiently(self, part: Part, parts: list[Part]) -> None:
+        """Let a batch that the service cannot show keep no other from going on; one that lasts ends the command.
+
+        A service that is not there at all is not a matter of one part: `_guarded` has patience with it.
+        """
+        if part.state is PartState.ENDED and not self._is_due(part):
+            return
+        try:
+            self._step(part, parts)
+        except Unavailable as error:
+            now_in = self._job.part(part.number).state
+            if now_in not in {PartState.SUBMITTED, PartState.ENDED} or is_unheard(error):
+                raise
+            if self._lasts("failing", part) >= self._pace.patience_s:
+                raise
+            self._note = f"part {part.number}: {error}"
+            self._due[part.number] = self._clock() + max(error.after_s or 0.0, self._pace.look_s)
+        else:
+            self._over("failing", part)
+
     def _step(self, part: Part, parts: list[Part]) -> None:
         if part.state is PartState.SENDING and self._is_due(part):
             part = self._resolve(part)
@@ -176,6 +207,15 @@ class Runner:
             part = self._download(part)
         if part.state is PartState.COLLECTED:
             self._settle(part)
+            self._stop_if_told()
+
+    def _lasts(self, what: str, part: Part) -> float:
+        """Say for how many seconds something is so, awake: a laptop that slept gives nothing up sooner."""
+        now = self._clock.steady()
+        return now - self._since.setdefault((what, part.number), now)
+
+    def _over(self, what: str, part: Part) -> None:
+        self._since.pop((what, part.number), None)
 
     def _may_submit(self, part: Part, parts: list[Part]) -> bool:
         """One create at a time, in order; behind a canary only once that is done; never while the queue is full."""
@@ -218,26 +258,28 @@ class Runner:
             self._note = str(error)
             self._submit_from = self._clock() + (self._pace.queue_s if error.after_s is None else error.after_s)
             return self._job.move(part, PartState.READY)
-        except (Unavailable, Refused):
+        except (Unavailable, Refused, NoAccess):
             self._job.move(part, PartState.READY)
             raise
         return self._adopt(part, made, is_ours=True)
 
     def _resolve(self, part: Part) -> Part:
         """Find out what became of a create that was not answered; nothing is sent again before that is sure."""
-        now = self._clock()
-        since = self._unsure_since.setdefault(part.number, now)
-        taken = {other.batch_id for other in self._job.parts()} | set(part.refuted)
-        found = [b for b in self._service.newer_than(part.anchor) if b.total == part.items and b.id not in taken]
+        found = self._candidates(part)
         if found:
-            del self._unsure_since[part.number]
+            self._over("unsure", part)
             return self._adopt(part, found[-1], is_ours=False)
-        if now - since >= self._pace.settle_s:
-            del self._unsure_since[part.number]
+        if self._lasts("unsure", part) >= self._pace.settle_s:
+            self._over("unsure", part)
             return self._job.move(part, PartState.READY)
-        self._due[part.number] = now + min(self._pace.look_s, self._pace.settle_s)
+        self._due[part.number] = self._clock() + min(self._pace.look_s, self._pace.settle_s)
         self._note = f"part {part.number}: looking in the list of batches whether the service has it"
         return part
+
+    def _candidates(self, part: Part) -> list[Seen]:
+        """List batches that may be this part's, newest first: made after its intent, as large, and nobody's known."""
+        taken = {other.batch_id for other in self._job.parts()} | set(part.refuted)
+        return [b for b in self._service.newer_than(part.anchor) if b.total == part.items and b.id not in taken]
 
     def _adopt(self, part: Part, batch: Seen, *, is_ours: bool) -> Part:
         """Take a batch as this part; one that was only found by its place and size is proved by its results."""
@@ -250,80 +292,119 @@ class Runner:
 
     def _poll(self, part: Part) -> Part:
         batch = self._service.retrieve(str(part.batch_id))
-        if batch is None:
-            return self._gone(part)
+        if batch is None or (batch.status == ENDED and not batch.results_url):
+            return self._missed(part, batch)
+        self._over("unknown", part)
         self._counts[part.number] = batch.total - batch.counts.get("processing", batch.total)
         self._expires[part.number] = batch.expires_at
         if batch.status == ENDED:
-            if batch.archived_at or not batch.results_url:
-                return self._gone(part)
             return self._job.move(part, PartState.ENDED, ended_at=batch.ended_at)
         self._plan_poll(part, batch.after_s)
         return part
 
+    def _missed(self, part: Part, batch: Seen | None) -> Part:
+        """Look for a while at a batch that is unknown, or has ended without results; then these are no more.
+
+        A service may not know a batch in the first moments after its create.
+        """
+        is_archived = batch is not None and batch.archived_at is not None
+        if is_archived or self._lasts("unknown", part) >= self._pace.settle_s:
+            self._over("unknown", part)
+            return self._gone(part)
+        self._due[part.number] = self._clock() + min(self._pace.look_s, self._pace.settle_s)
+        self._note = f"part {part.number}: the service has no results of {part.batch_id}; looking again"
+        return part
+
     def _gone(self, part: Part) -> Part:
-        """Name every row of a batch whose results are no more; nobody can say what they were."""
+        """Name every row of a batch whose results are no more; nobody can say what they were.
+
+        If that batch was only found by its size, and there is another one of it, that may be this part's.
+        """
+        if not part.is_ours and self._candidates(part):
+            return self._refute(part)
         return self._job.settle(part, [])
+
+    def _refute(self, part: Part) -> Part:
+        refuted = (*part.refuted, str(part.batch_id))
+        return self._job.move(part, PartState.SENDING, batch_id=None, refuted=refuted, created_at=None)
 
     def _download(self, part: Part) -> Part:
         batch = self._service.retrieve(str(part.batch_id))
         if batch is None or not batch.results_url:
-            return self._gone(part)
-        to = self._job.results(part.number)
-        tries = self._pace.download_tries
-        collect.download(self._service, batch, to, items=part.items, wait=self._wait, tries=tries)
-        if not part.is_ours and not collect.is_ours(to, self._job, part):
-            to.unlink()
-            refuted = (*part.refuted, batch.id)
-            return self._job.move(part, PartState.SENDING, batch_id=None, refuted=refuted, created_at=None)
+            return self._missed(part, batch)
+        self._over("unknown", part)
+        tries = Tries(times=self._pace.download_tries, first_pause_s=self._pace.download_pause_s, wait=self._wait)
+        found = collect.download(self._service, self._job, part, batch, tries)
+        if not found.ours:
+            return self._others(part, found)
         return self._job.move(part, PartState.COLLECTED, is_ours=1)
+
+    def _others(self, part: Part, found: Found) -> Part:
+        """Go on looking for a batch whose place another's took; one that the service itself named stays ours."""
+        self._job.results(part.number).unlink()
+        if part.is_ours or found.lines < part.items:
+            raise Unavailable(f"the results of {part.batch_id} hold no row of this job")
+        return self._refute(part)
 
     def _settle(self, part: Part) -> None:
         account = collect.Account()
         rows = collect.settled(self._job, part, account, self._validate)
-        self._job.settle(part, rows)
-        foreign = account.foreign + account.unreadable
-        if foreign or account.duplicates:
-            self._job.change(self._job.part(part.number), foreign_ids=foreign, duplicates=account.duplicates)
-        self._check_line(part)
+        self._job.settle(part, rows, found=account.facts, stop=lambda: self._why_to_stop(part))
 
-    def _check_line(self, part: Part) -> None:
-        """Stop before more is sent if a part failed as a whole, or for a reason that is not its rows'."""
+    def _why_to_stop(self, part: Part) -> str:
+        """Say why nothing more may be sent: a part that failed as a whole, or for a reason that is not its rows'."""
         if not any(other.state is PartState.READY for other in self._job.parts()):
-            return
-        causes = self._job.causes(part.number)
-        failing = {cause: count for cause, count in causes.items() if cause and cause not in AGAIN}
-        for cause, count in failing.items():
-            if cause in STOPS_THE_LINE or count == part.items:
-                raise Refused(
+            return ""
+        for cause, count in self._job.causes(part.number).items():
+            if cause and cause not in AGAIN and (cause in STOPS_THE_LINE or count == part.items):
+                return (
                     f"{count:,} of {part.items:,} rows of part {part.number} failed with {cause}; the other parts "
                     "were not sent. See `standby report`, and mend it before the same command goes on"
                 )
+        return ""
+
+    def _stop_if_told(self) -> None:
+        """Stop the line, once; also if the process died before it could say so."""
+        if words := self._job.meta("stopped", ""):
+            self._job.note(stopped="")
+            raise Refused(words)
 
     # -- rounds
 
     def start_round(self) -> bool:
         """Send what may be tried again as new parts; say whether there is any."""
-        most = self._pace.retries + int(self._job.meta("more_tries", "0"))
-        if any(cause in STOPS_THE_LINE for _, cause, _ in self._job.counts()):
+        parts, mended = self._job.parts(), int(self._job.meta("mended_round", "-1"))
+        if self._is_stuck(parts, mended) or not any(self._chosen(part, mended) for part in parts):
             return False
-        chosen = {
-            item.hash: item
-            for item in self._job.failed()
-            if is_tried_again(item.cause or "", item.tries, most=most, is_more_room=self._pace.is_more_room)
-        }
-        if not chosen:
-            return False
-        parts = self._job.parts()
-        moved = []
         with Bodies(self._job, self._pace.limits, first=len(parts) + 1) as bodies:
-            for number in sorted({item.part for item in chosen.values()}):
-                for hash_, line in lines_of(self._job.body(number), self._job.tag):
-                    item = chosen.get(hash_)
-                    if item is not None and item.part == number:
-                        moved.append((hash_, bodies.add_line(_line(line, item), row=item.number + 1)))
-        self._job.again(bodies.parts, moved, parts[-1].round + 1)
+            self._job.again(self._moved(parts, mended, bodies), bodies.parts, parts[-1].round + 1)
         return True
+
+    def _is_stuck(self, parts: list[Part], mended: int) -> bool:
+        """Whether something failed, since a person asked for more tries, that only a person can mend."""
+        return any(STOPS_THE_LINE & self._job.causes(part.number).keys() for part in parts if part.round > mended)
+
+    def _chosen(self, part: Part, mended: int) -> dict[bytes, tuple[int, bool]]:
+        """Choose the items of a part that run again: the row of each, from 1, and whether it gets more room."""
+        most = self._pace.retries + int(self._job.meta("more_tries", "0"))
+
+        def runs_again(item: Item) -> bool:
+            if item.cause in WHEN_ASKED:
+                return part.round <= mended
+            return is_tried_again(item.cause or "", item.tries, most=most, is_more_room=self._pace.is_more_room)
+
+        failed = self._job.failed(part.number)
+        return {item.hash: (item.number + 1, item.cause == "max_tokens") for item in failed if runs_again(item)}
+
+    def _moved(self, parts: list[Part], mended: int, bodies: Bodies) -> Iterator[tuple[bytes, int]]:
+        """Write the chosen items of all parts into new bodies, one part in memory at a time; say which went where."""
+        for part in parts:
+            chosen = self._chosen(part, mended)
+            for hash_, line in lines_of(self._job.body(part.number), self._job.tag) if chosen else ():
+                if hash_ in chosen:
+                    row, is_cut = chosen[hash_]
+                    yield hash_, bodies.add_line(with_more_room(line) if is_cut else line, row=row)
+        bodies.finish()
 
     # -- time
 
@@ -332,13 +413,13 @@ class Runner:
         try:
             pause = self.run_once()
         except Unavailable as error:
-            now = self._clock()
+            now = self._clock.steady()
             self._unreachable_since = now if self._unreachable_since is None else self._unreachable_since
             if now - self._unreachable_since >= self._pace.patience_s:
                 raise
             self._failures += 1
             self._note = str(error)
-            return max(error.after_s or 0.0, min(0.5 * 2.0**self._failures, self._pace.queue_s))
+            return max(error.after_s or 0.0, min(0.5 * 2.0 ** min(self._failures, 10), self._pace.queue_s))
         self._unreachable_since, self._failures = None, 0
         return pause
 
@@ -366,8 +447,9 @@ class Runner:
         return self._due.get(part.number, now)
 
 
-def _line(line: bytes, item: Item) -> bytes:
-    return with_more_room(line) if item.cause == "max_tokens" else line
+def is_unheard(error: Unavailable) -> bool:
+    """Whether nothing answered at all, or what answered was not the service."""
+    return isinstance(error.__cause__, (anthropic.APIConnectionError, httpx2.RequestError))
 
 
 def _validator(job: JobFile) -> Validate | None:

@@ -1,17 +1,21 @@
 """The service as a workload sees it: Claude's Message Batches API or a Standby server, through the official SDK.
 
 The SDK finds the credentials and the address, signs, and types its errors. Two things are done by hand: a body is
-streamed from a file, and results are read as raw lines. Its own retries are off where a repetition could pay twice.
+streamed from a file, and results are read as raw lines. Its own retries are off: a repeated create could pay twice, and
+for all else the loop of a job has a patience of its own, which can be watched and interrupted.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import anthropic
 import httpx2
@@ -27,8 +31,24 @@ COUNTED = frozenset(
 """What `count_tokens` takes (contract 4)."""
 PAGE = 100
 CREATE_TIMEOUT_S = 600.0
-SURELY_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+LOOK_TIMEOUT_S = 60.0
+"""Of what is asked before a job begins."""
+STALL_S = 120.0
+"""How long an answer may be silent."""
+MOST_AFTER_S = 3600.0
+"""A `retry-after` beyond this is cut: look again, however long the service wants its peace."""
+SURELY_NOT_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
+PERHAPS_MADE = frozenset({408, 409})
+"""Answers to a create that do not say whether a batch was made, beside those from 500 on but 529."""
+PORTS = {"http": 80, "https": 443}
 ENDED = "ended"
+_SPAN = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +77,18 @@ class Download:
 
     offset: int
     etag: str | None
+    """Names these very bytes, so that they can be taken up later; None if the service cannot do that."""
     pieces: Iterator[bytes]
 
 
 class Service:
     """Verbs on the service; each raises `WorkloadError`s only."""
 
-    def __init__(self, client: anthropic.Anthropic) -> None:
-        """Take a client of the SDK."""
+    def __init__(self, client: anthropic.Anthropic, *, stall_s: float = STALL_S) -> None:
+        """Take a client of the SDK; an answer that is silent for `stall_s` seconds counts as broken."""
         self._client = client
+        self._once = client.with_options(max_retries=0)
+        self._patience: anthropic.RequestOptions = {"timeout": stall_s}
 
     @property
     def endpoint(self) -> str:
@@ -77,41 +100,34 @@ class Service:
 
         `key` is an idempotency key: Standby honours it, Claude ignores it.
         """
-        client = self._client.with_options(max_retries=0)
+        options: anthropic.RequestOptions = {"headers": {"Idempotency-Key": key}, "timeout": CREATE_TIMEOUT_S}
         with body.open("rb") as file:
             try:
-                answer = client.post(
-                    BATCHES,
-                    content=file,
-                    cast_to=httpx2.Response,
-                    options={"headers": {"Idempotency-Key": key}, "timeout": CREATE_TIMEOUT_S},
-                )
-                return _seen(answer)
-            except (anthropic.AnthropicError, ValueError) as error:
+                return _seen(self._once.post(BATCHES, content=file, cast_to=httpx2.Response, options=options))
+            except (anthropic.AnthropicError, Unavailable) as error:
                 raise fault_of_create(error, self.endpoint) from error
 
     def newest(self) -> Seen | None:
         """Find the newest batch of the workspace."""
-        return next(iter(self._page(limit=1)), None)
+        return next(iter(self._page(limit=1)[0]), None)
 
     def newer_than(self, anchor: tuple[str, str] | None) -> Iterator[Seen]:
         """Walk over the batches that were made after the anchor (id and time), newest first."""
-        after: str | None = None
+        page, has_more = self._page(limit=PAGE)
         while True:
-            page = self._page(limit=PAGE, after_id=after) if after else self._page(limit=PAGE)
             for batch in page:
                 if anchor is not None and (batch.id == anchor[0] or batch.created_at < anchor[1]):
                     return
                 yield batch
-            if len(page) < PAGE:
+            if not (page and has_more):
                 return
-            after = page[-1].id
+            page, has_more = self._page(limit=PAGE, after_id=page[-1].id)
 
     def retrieve(self, batch_id: str) -> Seen | None:
         """Look at a batch; None if the service does not know it."""
         try:
             with _translating():
-                return _seen(self._client.get(f"{BATCHES}/{batch_id}", cast_to=httpx2.Response))
+                return _seen(self._once.get(f"{BATCHES}/{batch_id}", cast_to=httpx2.Response, options=self._patience))
         except Refused as error:
             if _status(error) == 404:
                 return None
@@ -134,16 +150,20 @@ class Service:
         """
         headers = {"Accept": "application/binary"}
         if offset and etag:
-            headers |= {"Range": f"bytes={offset}-", "If-Range": etag}
+            headers |= {"Range": f"bytes={offset}-", "If-Range": etag, "Accept-Encoding": "identity"}
+        options: anthropic.RequestOptions = {"headers": headers, **self._patience}
         url = results_url(batch, self.endpoint)
         with _translating():
-            answer = self._client.get(url, cast_to=httpx2.Response, options={"headers": headers}, stream=True)
             try:
-                yield Download(
-                    offset=offset if answer.status_code == 206 else 0,
-                    etag=answer.headers.get("etag"),
-                    pieces=answer.iter_bytes(DOWNLOAD_BYTES),
-                )
+                answer = self._once.get(url, cast_to=httpx2.Response, options=options, stream=True)
+            except anthropic.APIStatusError as error:
+                if error.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    raise
+                yield Download(offset=0, etag=None, pieces=iter(()))  # nothing lies there: begin anew
+                return
+            try:
+                begin = begin_of(answer, offset)
+                yield Download(offset=begin, etag=tag_of(answer), pieces=answer.iter_bytes(DOWNLOAD_BYTES))
             finally:
                 answer.close()
 
@@ -151,24 +171,53 @@ class Service:
         """Count the prompt tokens of a request, by the service's own tokenizer."""
         body = {name: value for name, value in params.items() if name in COUNTED}
         with _translating():
-            answer = self._client.post(f"{MESSAGES}/count_tokens", body=body, cast_to=httpx2.Response)
+            options: anthropic.RequestOptions = {"timeout": LOOK_TIMEOUT_S}
+            answer = self._client.post(f"{MESSAGES}/count_tokens", body=body, cast_to=httpx2.Response, options=options)
         return int(answer.json()["input_tokens"])
+
+    def models(self) -> list[str]:
+        """Name the models of the service; none if it has no list of them."""
+        try:
+            with _translating():
+                options: anthropic.RequestOptions = {"params": {"limit": 1000}, "timeout": LOOK_TIMEOUT_S}
+                listed = self._client.get("/v1/models", cast_to=httpx2.Response, options=options).json()
+            return [str(one["id"]) for one in listed.get("data", ())]
+        except Refused as error:
+            if _status(error) == 404:
+                return []
+            raise
+
+    @property
+    def version(self) -> str:
+        """The version of the API that requests name."""
+        return str(self._client.default_headers.get("anthropic-version", ""))
+
+    @property
+    def betas(self) -> str:
+        """What requests ask for beyond that version."""
+        return str(self._client.default_headers.get("anthropic-beta", ""))
 
     def model(self, name: str) -> dict[str, Any] | None:
         """Look a model up; None if the service does not know it."""
         try:
             with _translating():
-                found: dict[str, Any] = self._client.get(f"/v1/models/{name}", cast_to=httpx2.Response).json()
+                options: anthropic.RequestOptions = {"timeout": LOOK_TIMEOUT_S}
+                path = f"/v1/models/{quote(name, safe='')}"
+                found: dict[str, Any] = self._client.get(path, cast_to=httpx2.Response, options=options).json()
                 return found
         except Refused as error:
             if _status(error) == 404:
                 return None
             raise
 
-    def _page(self, **query: Any) -> list[Seen]:
+    def _page(self, **query: Any) -> tuple[list[Seen], bool]:
+        """Read one page, and whether there are more."""
         with _translating():
-            answer = self._client.get(BATCHES, cast_to=httpx2.Response, options={"params": query})
-        return [seen_of(one) for one in answer.json()["data"]]
+            options: anthropic.RequestOptions = {"params": query, **self._patience}
+            page = read_answer(self._once.get(BATCHES, cast_to=httpx2.Response, options=options))
+        if not isinstance(page.get("data"), list):
+            raise Unavailable(NOT_THE_SERVICE)
+        return [seen_of(one) for one in page["data"]], page.get("has_more") is not False
 
 
 def connected(base_url: str | None = None) -> Service:
@@ -186,7 +235,7 @@ def _translating() -> Iterator[None]:
         yield
     except anthropic.APIStatusError as error:
         raise translated(error) from error
-    except (anthropic.APIConnectionError, httpx2.TransportError, httpx2.StreamError) as error:
+    except (anthropic.APIConnectionError, httpx2.RequestError, httpx2.StreamError) as error:
         raise Unavailable(f"the connection to the service failed ({type(error).__name__})") from error
     except TypeError as error:
         if "authentication" not in str(error):
@@ -197,13 +246,18 @@ def _translating() -> Iterator[None]:
 def results_url(batch: Seen, endpoint: str) -> str:
     """Find where the results of a batch lie; `Refused` if that is not the service itself."""
     url = urljoin(endpoint + "/", batch.results_url or "")
-    ours, theirs = urlsplit(endpoint), urlsplit(url)
-    if (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc):
+    if _origin(url) != _origin(endpoint):
+        ours, theirs = urlsplit(endpoint), urlsplit(url)
         raise Refused(
             f"the results of {batch.id} lie on another server ({theirs.scheme}://{theirs.netloc}) than the service "
             f"({ours.scheme}://{ours.netloc}); the key is not sent there. Set the server's public address right"
         )
     return url
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    found = urlsplit(url)
+    return found.scheme, found.hostname, found.port or PORTS.get(found.scheme)
 
 
 def fault_of_create(error: Exception, endpoint: str) -> WorkloadError:
@@ -214,7 +268,7 @@ def fault_of_create(error: Exception, endpoint: str) -> WorkloadError:
         return Uncertain("the connection broke before the answer to the create")
     if not isinstance(error, anthropic.APIStatusError):
         return Uncertain("the answer to the create cannot be read")
-    if error.status_code >= 500 and error.status_code != 529:
+    if error.status_code in PERHAPS_MADE or (error.status_code >= 500 and error.status_code != 529):
         return Uncertain(f"the create was answered with {error.status_code}")
     return translated(error)
 
@@ -230,9 +284,14 @@ def translated(error: anthropic.APIStatusError) -> WorkloadError:
         return QueueFull(f"the service has no room: {said}", after_s=after_of(error.response))
     if status in {408, 409} or status >= 500:
         return Unavailable(f"the service answered {status}: {said}", after_s=after_of(error.response))
+    if status == 404 and not is_of_the_service(error):
+        return Unavailable(NOT_THE_SERVICE)
     return Refused(f"the service refuses ({status}): {said}")
 
 
+NOT_THE_SERVICE = (
+    "something else answers at the service's address; look at ANTHROPIC_BASE_URL and at proxies in between"
+)
 SPENT = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
 
 
@@ -240,6 +299,11 @@ def _words(error: anthropic.APIStatusError) -> str:
     body = error.body if isinstance(error.body, dict) else {}
     inner = body.get("error")
     return str(inner.get("message", "")) if isinstance(inner, dict) else f"HTTP {error.status_code}"
+
+
+def is_of_the_service(error: anthropic.APIStatusError) -> bool:
+    """Whether an error has the form of the service's (contract 6.1), and is no page of something in between."""
+    return isinstance(error.body, dict) and isinstance(error.body.get("error"), dict)
 
 
 def _code(error: anthropic.APIStatusError) -> str | None:
@@ -254,27 +318,60 @@ def _status(error: WorkloadError) -> int:
 
 
 def after_of(answer: httpx2.Response) -> float | None:
-    """Read `retry-after`, in seconds."""
+    """Read `retry-after`, in seconds; None if there is none that can be read."""
     try:
-        return max(0.0, float(answer.headers["retry-after"]))
+        after_s = float(answer.headers["retry-after"])
     except (KeyError, ValueError):
         return None
+    return min(max(0.0, after_s), MOST_AFTER_S) if math.isfinite(after_s) else None
+
+
+def begin_of(answer: httpx2.Response, asked: int) -> int:
+    """Say where the bytes of an answer begin: at 0, or where a partial one says."""
+    if answer.status_code != HTTPStatus.PARTIAL_CONTENT:
+        return 0
+    span = _SPAN.fullmatch(answer.headers.get("content-range", ""))
+    if span is None or int(span[1]) > asked:
+        raise Unavailable("the service sent another part of the results than was asked for")
+    return int(span[1])
+
+
+def tag_of(answer: httpx2.Response) -> str | None:
+    """Name the bytes behind an answer. The tag of a packed one is weak, that of what is in it is not."""
+    etag: str = answer.headers.get("etag", "")
+    if "content-encoding" in answer.headers:
+        etag = etag.removeprefix("W/")
+    return etag if etag.startswith('"') else None
+
+
+def read_answer(answer: httpx2.Response) -> dict[str, Any]:
+    """Read a JSON object; `Unavailable` if something else than the service gave the answer."""
+    try:
+        found = answer.json()
+    except ValueError as error:
+        raise Unavailable(NOT_THE_SERVICE) from error
+    if not isinstance(found, dict):
+        raise Unavailable(NOT_THE_SERVICE)
+    return found
 
 
 def _seen(answer: httpx2.Response) -> Seen:
-    return seen_of(answer.json(), after_s=after_of(answer))
+    return seen_of(read_answer(answer), after_s=after_of(answer))
 
 
 def seen_of(batch: dict[str, Any], *, after_s: float | None = None) -> Seen:
-    """Read a batch as the service writes it."""
-    return Seen(
-        id=batch["id"],
-        status=batch["processing_status"],
-        counts=batch["request_counts"],
-        created_at=batch["created_at"],
-        expires_at=batch["expires_at"],
-        ended_at=batch.get("ended_at"),
-        archived_at=batch.get("archived_at"),
-        results_url=batch.get("results_url"),
-        after_s=after_s,
-    )
+    """Read a batch as the service writes it; `Unavailable` if it is none."""
+    try:
+        return Seen(
+            id=str(batch["id"]),
+            status=str(batch["processing_status"]),
+            counts={str(kind): int(count) for kind, count in batch["request_counts"].items()},
+            created_at=str(batch["created_at"]),
+            expires_at=str(batch["expires_at"]),
+            ended_at=batch.get("ended_at"),
+            archived_at=batch.get("archived_at"),
+            results_url=batch.get("results_url"),
+            after_s=after_s,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Unavailable(NOT_THE_SERVICE) from error

@@ -47,7 +47,7 @@ MOVES: Mapping[PartState, Mapping[PartState, str]] = {
         PartState.DONE: "the results are gone",
     },
     PartState.COLLECTED: {PartState.DONE: "every item has its outcome"},
-    PartState.DONE: {},
+    PartState.DONE: {PartState.ENDED: "rows are missing, and a person asks for them again"},
 }
 
 
