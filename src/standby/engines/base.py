@@ -37,6 +37,8 @@ class EngineProfile:
     """Whether live work gets the whole of it within one step, so that batches may have every slot meanwhile."""
     kv_tokens: int = 0
     """Tokens that its KV cache holds, for `per_slot` those of one slot; 0 if nobody knows."""
+    pins_live: bool = False
+    """Whether live requests are told their slot, too: for all that it does comes from here, and its slots keep."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +208,14 @@ class Room(Protocol):
 
     def take_rejected(self) -> int:
         """Return how many attempts it refused as overloaded since this was last asked."""
+        ...
+
+    def busy_live(self) -> frozenset[int]:
+        """Return the slots in which live requests are, of an engine whose profile `pins_live`."""
+        ...
+
+    def take_taken_over(self) -> frozenset[int]:
+        """Return the slots that live requests took from batches since this was last asked."""
         ...
 
     async def signals(self) -> Signals | None:

@@ -78,7 +78,8 @@ class Local:
         embedded = self._backend == "openvino"
         if self._host is not None:
             profile = self._host.chat.profile
-            return replace(profile, pauses_for_live=embedded and profile.yields_to_live)
+            pins = not embedded and profile.cache is CacheProfile.PER_SLOT
+            return replace(profile, pauses_for_live=embedded and profile.yields_to_live, pins_live=pins)
         cache = CacheProfile.SHARED_AFTER_FIRST_TOKEN if embedded else CacheProfile.PER_SLOT
         if self._settings.cache != "auto":
             cache = CacheProfile(self._settings.cache)

@@ -135,7 +135,7 @@ class Pool:
             endpoint = await self._take(seeking)
             try:
                 with endpoint.turn(live=live, deadline_us=deadline_us) as turn:
-                    told = _told(context, endpoint, turn)
+                    told = turn.told(context, params)
                     if turn.is_trial:
                         # its first event lets others in; they need not wait for the whole answer
                         events = endpoint.engine.stream(params, deadline_us=deadline_us, live=live, context=told)
@@ -162,7 +162,7 @@ class Pool:
             endpoint = await self._take(seeking)
             try:
                 with endpoint.turn(live=live, deadline_us=deadline_us) as turn:
-                    told = _told(context, endpoint, turn)
+                    told = turn.told(context, params)
                     begun = endpoint.engine.stream(params, deadline_us=deadline_us, live=live, context=told)
                     async with aclosing(begun) as events:  # type: ignore[type-var]
                         async for event in events:
@@ -362,12 +362,6 @@ class _Seeking:
             raise error
         self.tried.append(endpoint)
         self.fault = error
-
-
-def _told(context: Context, endpoint: Endpoint, turn: Turn) -> Context:
-    """Let the endpoint watch the answer; a slot is one of the endpoint that was asked for."""
-    slot = context.slot if context.at in {"", endpoint.name} else None
-    return replace(context, watch=turn.watching(context.watch), slot=slot)
 
 
 async def _collected(events: AsyncIterator[Event], seen: Callable[[Event], None]) -> Message:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+import msgspec
 import structlog
 
 from standby.config import EngineSettings
-from standby.engines.base import Engine, EngineProfile, Model, Signals, Watch
+from standby.engines.base import Context, Engine, EngineProfile, Model, Signals, Watch
 from standby.engines.breaker import Breaker, BreakerState
 from standby.engines.gaps import Answering, Gaps
 from standby.engines.http import InFlight
 from standby.engines.pool_meters import AWAY, EndpointMeters
+from standby.engines.seats import Seats
 from standby.errors import ApiError, EngineError, Failure
 from standby.records import SECOND, Clock, Load
-from standby.wire.messages import ContentBlockDelta, Event
+from standby.wire.messages import ContentBlockDelta, Event, MessageParams
 
 log = structlog.get_logger("standby.engines")
 
@@ -60,6 +63,7 @@ class Endpoint:
         self._was_ready = False
         self._rejected = 0
         self._gaps = {True: Gaps(), False: Gaps()}
+        self._seats = Seats()
         if meters is not None:
             meters.watch(
                 name,
@@ -90,6 +94,14 @@ class Endpoint:
             return live_s
         return self._gaps[False].gap_s(now_us)
 
+    def busy_live(self) -> frozenset[int]:
+        """Return the slots in which live requests are, as far as they were told theirs."""
+        return self._seats.busy_live()
+
+    def take_taken_over(self) -> frozenset[int]:
+        """Return the slots whose cache live requests took from batches since this was last asked."""
+        return self._seats.take_taken_over()
+
     def take_rejected(self) -> int:
         """Return how many attempts it refused as overloaded since this was last asked."""
         rejected, self._rejected = self._rejected, 0
@@ -103,6 +115,7 @@ class Endpoint:
         """Whether it is ready and was not when this was last asked; it is then tried at once."""
         before, self._was_ready = self._was_ready, self.engine.ready()
         if self._was_ready and not before:
+            self._seats.lost()
             self.breaker = self.breaker.came_back(self._clock())
             return True
         return False
@@ -153,12 +166,26 @@ class Turn:
         self._is_trial = False
         self._answering = Answering(endpoint._gaps[live])  # noqa: SLF001 - its own class
         self._others: Watch | None = None
+        self._seat: int | None = None
         self._is_told = False
 
-    def watching(self, others: Watch | None) -> Watch:
-        """Return who watches the answer here: the endpoint, and whoever else wants to."""
-        self._others = others
-        return self
+    def told(self, context: Context, params: MessageParams) -> Context:
+        """Let the endpoint watch the answer beside whoever wants to, and say which slot it has, if it has one."""
+        self._others = context.watch
+        asked = context.slot if context.at in {"", self._endpoint.name} else None
+        return replace(context, watch=self, slot=self._seated(asked, params))
+
+    def _seated(self, slot: int | None, params: MessageParams) -> int | None:
+        profile, seats = self._endpoint.profile, self._endpoint._seats  # noqa: SLF001 - its own class
+        if not profile.pins_live:
+            return slot
+        conversation = conversation_of(params) if self._live else b""
+        if self._live:
+            slot = seats.choose(conversation, self._endpoint.load().slots)
+        if slot is not None:
+            seats.sit(slot, live=self._live, conversation=conversation)
+            self._seat = slot
+        return slot
 
     def tokens(self, count: int) -> None:
         """Hear of tokens from the engine."""
@@ -203,6 +230,8 @@ class Turn:
         """Give the place back."""
         at = self._endpoint
         at.in_flight.add(-1, live=self._live)
+        if self._seat is not None:
+            at._seats.leave(self._seat)  # noqa: SLF001 - its own class
         self._answering.ended()
         if error is None or isinstance(error, ApiError):
             self.answered()
@@ -236,3 +265,9 @@ class Turn:
         """Whether only our own deadline ended it."""
         late = self._deadline_us is not None and self._deadline_us <= now_us
         return late and error.failure is Failure.TIMEOUT
+
+
+def conversation_of(params: MessageParams) -> bytes:
+    """Return what the turns of one conversation have in common: the hash of its system prompt and its first turn."""
+    begun = msgspec.json.encode((params.system, params.messages[:1]))
+    return hashlib.blake2b(begun, digest_size=8).digest()

@@ -227,6 +227,14 @@ class _Whole:
         """Nobody counts."""
         return 0
 
+    def busy_live(self) -> frozenset[int]:
+        """Nobody is told a slot."""
+        return frozenset()
+
+    def take_taken_over(self) -> frozenset[int]:
+        """Nobody is told a slot."""
+        return frozenset()
+
     async def signals(self) -> Signals | None:
         """Read its metrics."""
         return await self._engine.signals()

@@ -117,6 +117,8 @@ class Dispatcher:
         for name in self._ready - ready:
             self.gates.lost(name)
         self._ready = ready
+        for room in self._pass.rooms:
+            self.gates.taken_over(room.name, room.take_taken_over())
 
     def learn(self, held: HeldRun, shared: Sequence[int], groups: Sequence[int]) -> None:
         """Take a run's place in the prefix tree of its batch."""
@@ -329,6 +331,7 @@ class Dispatcher:
             free=self._allowed(room) - self._in_flight(room.name),
             kv_tokens=profile.kv_tokens,
             takes=room.takes(model),
+            taken=room.busy_live(),
         )
 
     def _allowed(self, room: Room) -> int:

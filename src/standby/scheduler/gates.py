@@ -8,7 +8,7 @@ group stays in a slot. An item waits only for something that is in flight.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from standby.engines.base import CacheProfile
@@ -59,6 +59,8 @@ class RoomView:
     """What its cache holds, for `per_slot` that of one slot; 0 if nobody knows."""
     takes: bool
     """Whether it is up and serves the model of the item."""
+    taken: frozenset[int] = frozenset()
+    """Slots in which live requests are, for a cache `per_slot`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,13 @@ class Gates:
         endpoint = self._endpoints.get(name)
         if endpoint is not None:
             endpoint.lost()
+
+    def taken_over(self, name: str, slots: Collection[int]) -> None:
+        """Note that live requests took slots: what a batch had there is gone."""
+        for number in slots:
+            slot = self._endpoint(name).slots.get(number)
+            if slot is not None and not slot.in_flight:
+                slot.batch_id = None
 
     def place(self, want: Want, rooms: Sequence[RoomView], now_us: int, left_in_group: int) -> Place | None:
         """Say where an item may start now; None if it must wait, or if no endpoint takes it.
@@ -271,7 +280,7 @@ class Gates:
         With no better work left another slot joins in, if what is left of the branch pays for its prefix.
         """
         slots = [self._endpoint(room.name).slots.setdefault(number, Slot()) for number in range(room.slots)]
-        free = [number for number, slot in enumerate(slots) if not slot.in_flight]
+        free = [number for number, slot in enumerate(slots) if not slot.in_flight and number not in room.taken]
         if not free:
             return None
         best = min(free, key=lambda n: (-self._held(slots[n], want), self._is_wanted(slots[n]), n))

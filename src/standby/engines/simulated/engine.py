@@ -67,6 +67,7 @@ class Simulated:
             cache=self._plays.cache,
             yields_to_live=self._plays.steps is not None and self._plays.steps.preempts,
             kv_tokens=self._plays.kv_tokens,
+            pins_live=self._plays.cache is CacheProfile.PER_SLOT,
         )
         self.fault: Fault | None = None
 
