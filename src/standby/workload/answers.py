@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -13,10 +16,12 @@ from standby.folder import sync_folder
 from standby.pricing.rates import DOLLAR
 from standby.wire.chat.completion import completion_of
 from standby.wire.received import read_answer
-from standby.workload import tables
+from standby.workload import destinations, tables
+from standby.workload.columns import fields_of, fitted
 from standby.workload.costs import PriceOf, charge
+from standby.workload.faults import LocalState
 from standby.workload.jobfile import Item, JobFile
-from standby.workload.outcomes import read, text_of
+from standby.workload.outcomes import read
 
 encode = msgspec.json.Encoder().encode
 COLUMNS = {
@@ -30,157 +35,269 @@ COLUMNS = {
     "output_tokens": "BIGINT",
     "cost_usd": "DOUBLE",
 }
-KINDS = {"string": "VARCHAR", "integer": "BIGINT", "number": "DOUBLE", "boolean": "BOOLEAN"}
 OPEN_FILES = 16
 BUFFER = 1 << 20
+STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""HTTP statuses of an item's errors (contract 6)."""
+UNANSWERED = {
+    "expired": ("batch_expired", "This request could not be executed before the completion window expired."),
+    "canceled": ("batch_cancelled", "This request was canceled before it was executed."),
+}
+"""Codes and words that OpenAI's output files have for requests that were never answered."""
+
+
+class _Block(msgspec.Struct):
+    type: str = ""
+    text: str = ""
+
+
+class _Message(msgspec.Struct):
+    content: list[_Block] = []
+    stop_reason: str | None = None
+
+
+class _Words(msgspec.Struct):
+    message: str | None = None
+
+
+class _Error(msgspec.Struct):
+    error: _Words | None = None
+    request_id: str | None = None
+
+
+class _Result(msgspec.Struct):
+    type: str = ""
+    message: _Message | None = None
+    error: _Error | None = None
 
 
 class _Row(msgspec.Struct):
+    result: _Result
+
+
+class _RawRow(msgspec.Struct):
     result: msgspec.Raw
 
 
 _row = msgspec.json.Decoder(_Row).decode
+_raw_row = msgspec.json.Decoder(_RawRow).decode
+NOTHING = _Result()
 
 
+@dataclass(slots=True)
 class _Results:
     """The results files of a job, each opened once."""
 
-    def __init__(self, job: JobFile) -> None:
-        self._job = job
-        self._files: dict[int, BinaryIO] = {}
+    job: JobFile
+    files: dict[int, int] = field(default_factory=dict)
 
     def line(self, item: Item) -> bytes | None:
         """Read the result of an item; None if it has none."""
         if item.place is None or item.length is None:
             return None
-        file = self._files.get(item.part)
+        file = self.files.get(item.part)
         if file is None:
-            if len(self._files) >= OPEN_FILES:
-                self._files.pop(next(iter(self._files))).close()
-            file = self._files[item.part] = self._job.results(item.part).open("rb")
-        file.seek(item.place)
-        return file.read(item.length)
+            if len(self.files) >= OPEN_FILES:
+                os.close(self.files.pop(next(iter(self.files))))
+            file = self.files[item.part] = os.open(self.job.results(item.part), os.O_RDONLY)
+        line = os.pread(file, item.length, item.place)
+        if len(line) != item.length:
+            raise LocalState(f"{self.job.results(item.part)}: is shorter than it was; row {item.number + 1} is gone")
+        return line
 
     def close(self) -> None:
-        for file in self._files.values():
-            file.close()
+        for file in self.files.values():
+            os.close(file)
 
 
 def write(job: JobFile, output: str, *, attached: Mapping[str, str], price_of: PriceOf) -> int:
     """Write the output of a job; return its rows. A file appears complete, or stays as it was."""
     results = _Results(job)
     try:
-        dialect = job.meta("dialect", "")
-        if dialect and not tables.is_table(output, attached) and tables.format_of(output) == "jsonl":
-            return _whole(Path(output), _lines(job, results, dialect))
+        if is_native(job.meta("dialect", ""), output, attached):
+            return _whole(Path(output), _native_lines(job, results))
         return _joined(job, results, output, attached=attached, price_of=price_of)
+    except OSError as error:
+        raise LocalState(
+            f"{error.filename or output}: {error.strerror}; mend it, and the same command goes on"
+        ) from None
     finally:
         results.close()
 
 
+def is_native(dialect: str, output: str, attached: Mapping[str, str]) -> bool:
+    """Whether results go out as lines of the dialect in which requests came: they do, unless a table is asked for."""
+    return bool(dialect) and not tables.is_table(output, attached) and tables.format_of(output) == "jsonl"
+
+
+# -- beside the rows
+
+
 def _joined(job: JobFile, results: _Results, output: str, *, attached: Mapping[str, str], price_of: PriceOf) -> int:
     rows = job.rows if job.rows.exists() else None
-    taken = frozenset(tables.columns_of(rows, scratch=job.folder)) if rows else frozenset({"custom_id"})
-    fields = _fields(job.spec.schema)
-    columns = {} if rows else {"custom_id": "VARCHAR"}
-    columns |= {_free(name, taken): kind for name, kind in fields.items()}
-    columns |= {_free(name, taken | fields.keys()): kind for name, kind in COLUMNS.items()}
+    fields = fields_of(job.spec.schema)
+    own = {} if rows else {"custom_id": "VARCHAR"}
+    taken = tables.columns_of(rows, scratch=job.folder) if rows else own
+    columns = own | _freed({**fields, **{f"\0{name}": kind for name, kind in COLUMNS.items()}}, taken)
+    right = _Right(results=results, fields=fields, names=list(columns), has_key=bool(own), used_of=_used_of(price_of))
     answers = job.folder / "answers.jsonl"
-    _whole(answers, (_answer(item, results, fields, list(columns), price_of) for item in job.items()))
-    count = tables.join(rows, answers, columns, output, attached=attached, scratch=job.folder)
-    answers.unlink()
-    return count
-
-
-def _answer(item: Item, results: _Results, fields: Mapping[str, str], names: list[str], price_of: PriceOf) -> bytes:
-    """Write one row of the right side: values in the order of the columns."""
-    line = results.line(item)
-    result: dict[str, Any] = msgspec.json.decode(line)["result"] if line is not None else {}
-    message = result.get("message") or {}
-    text = text_of(message) if message else None
-    read_out = _read_out(text, fields) if item.cause in {"", "max_tokens"} else {}
-    used = read(item.tokens)[-1] if item.tokens and message else None
-    price = price_of(used[0]) if used else None
-    values: list[Any] = [item.key] if names[0] == "custom_id" else []
-    values += [read_out.get(name) for name in fields]
-    values += [text, item.outcome if not item.cause or item.outcome != "succeeded" else item.cause]
-    values += [message.get("stop_reason"), _words(item, result)]
-    if used is None:
-        values += [None] * 5
-    else:
-        t = used[1].tokens
-        values += [t.input, t.read, t.write_5m + t.write_1h, t.output]
-        values.append(charge(price, used[1]) / DOLLAR if price is not None else None)
-    return encode({tables.NUMBER: item.number, **dict(zip(names, values, strict=True))}) + b"\n"
-
-
-def _read_out(text: str | None, fields: Mapping[str, str]) -> dict[str, Any]:
-    """Take the properties out of a structured answer; nested ones stay JSON."""
-    if not text or not fields:
-        return {}
     try:
-        found = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        _whole(answers, map(right.line, job.items()))
+        return destinations.join(rows, answers, columns, output, attached=attached, scratch=job.folder)
+    finally:
+        answers.unlink(missing_ok=True)
 
 
-def _words(item: Item, result: dict[str, Any]) -> str | None:
+def _freed(columns: Mapping[str, str], taken: Mapping[str, str]) -> dict[str, str]:
+    """Give columns of ours other names where there are such; a database does not tell `Status` from `status`."""
+    names, found = {name.lower() for name in taken}, {}
+    for wanted, kind in columns.items():
+        name = wanted.removeprefix("\0")
+        while name.lower() in names:
+            name = f"answer_{name}"
+        names.add(name.lower())
+        found[name] = kind
+    return found
+
+
+def _used_of(price_of: PriceOf) -> Callable[[str], list[Any]]:
+    """Read usage and its price; equal ones once."""
+
+    @functools.lru_cache(maxsize=4096)
+    def used_of(text: str) -> list[Any]:
+        model, used = read(text)[-1]
+        price, t = price_of(model), used.tokens
+        cost = charge(price, used) / DOLLAR if price is not None else None
+        return [t.input, t.read, t.write_5m + t.write_1h, t.output, cost]
+
+    return used_of
+
+
+@dataclass(slots=True, kw_only=True)
+class _Right:
+    """The right side of a joined row."""
+
+    results: _Results
+    fields: Mapping[str, str]
+    names: list[str]
+    has_key: bool
+    used_of: Callable[[str], list[Any]]
+
+    def line(self, item: Item) -> bytes:
+        """Write one row: values in the order of the columns."""
+        line = self.results.line(item)
+        result = _row(line).result if line is not None else NOTHING
+        message = result.message
+        text = "".join([b.text for b in message.content if b.type == "text"]) if message is not None else None
+        values: list[Any] = [item.key] if self.has_key else []
+        if self.fields:
+            values += self._read_out(text if item.cause in {"", "max_tokens"} else None)
+        values += [text, _status(item), message.stop_reason if message is not None else None, _words(item, result)]
+        values += self.used_of(item.tokens) if item.tokens and message is not None else [None] * 5
+        return encode(dict(zip(self.names, values, strict=True))) + b"\n"
+
+    def _read_out(self, text: str | None) -> list[Any]:
+        """Take the properties out of a structured answer; nested ones stay JSON."""
+        try:
+            found = msgspec.json.decode(text) if text else {}
+        except msgspec.DecodeError:
+            found = {}
+        found = found if isinstance(found, dict) else {}
+        return [fitted(found.get(name), kind) for name, kind in self.fields.items()]
+
+
+def _status(item: Item) -> str | None:
+    return item.cause if item.cause and item.outcome == "succeeded" else item.outcome
+
+
+def _words(item: Item, result: _Result) -> str | None:
     """Say what is wrong in the service's words."""
     if not item.cause:
         return None
-    inner = (result.get("error") or {}).get("error") or {}
-    return f"{item.cause}: {inner['message']}" if inner.get("message") else item.cause
+    inner = result.error.error if result.error is not None else None
+    return f"{item.cause}: {inner.message}" if inner is not None and inner.message else item.cause
 
 
-def _fields(schema: dict[str, Any] | None) -> dict[str, str]:
-    """Name the columns that a schema promises."""
-    properties = (schema or {}).get("properties") or {}
-    return {
-        name: KINDS.get(str(about.get("type") if isinstance(about, dict) else ""), "JSON")
-        for name, about in properties.items()
-    }
+# -- as lines
 
 
-def _free(name: str, taken: frozenset[str]) -> str:
-    while name.lower() in {one.lower() for one in taken}:
-        name = f"answer_{name}"
-    return name
-
-
-def _lines(job: JobFile, results: _Results, dialect: str) -> Iterator[bytes]:
+def _native_lines(job: JobFile, results: _Results) -> Iterator[bytes]:
+    is_openai = job.meta("dialect") == "openai"
+    ends = {part.number: _seconds(part.ended_at or part.created_at) for part in job.parts()}
     for item in job.items():
         line = results.line(item)
-        if dialect == "openai":
-            yield _openai_line(item, msgspec.json.decode(line)["result"] if line is not None else {})
+        if is_openai:
+            yield _openai_line(item, line, ends.get(item.part, 0))
         elif line is not None:
-            yield b'{"custom_id":%b,"result":%b}\n' % (encode(item.key), bytes(_row(line).result))
+            yield b'{"custom_id":%b,"result":%b}\n' % (encode(item.key), bytes(_raw_row(line).result))
         else:
             yield encode({"custom_id": item.key, "result": {"type": item.outcome}}) + b"\n"
 
 
-def _openai_line(item: Item, result: dict[str, Any]) -> bytes:
-    """Write a line of an OpenAI output file; a row without an answer has an error instead of a response."""
+def _openai_line(item: Item, line: bytes | None, ended: int) -> bytes:
+    """Write a line of an OpenAI output or error file: a response with its status, or why there is none."""
     response = error = None
-    if result.get("type") == "succeeded":
-        body = completion_of(read_answer(encode(result["message"])))
-        response = {"status_code": 200, "request_id": result["message"]["id"], "body": body}
+    result = _row(line).result if line is not None else NOTHING
+    if line is not None and result.type == "succeeded":
+        message = read_answer(bytes(_raw_message(line)))
+        response = _response(200, message.id, completion_of(message, created=ended))
+    elif result.error is not None and result.error.error is not None:
+        body = {"message": result.error.error.message, "type": item.cause, "param": None, "code": item.cause}
+        response = _response(STATUSES.get(item.cause or "", 500), result.error.request_id, {"error": body})
     else:
-        error = {"code": item.cause, "message": _words(item, result)}
+        code, words = UNANSWERED.get(item.cause or "", (item.cause or "missing", "There is no result for it."))
+        error = {"code": code, "message": words}
     found = {"id": f"batch_req_{item.hash.hex()}", "custom_id": item.key, "response": response, "error": error}
     return encode(found) + b"\n"
+
+
+def _response(status: int, request_id: str | None, body: dict[str, Any]) -> dict[str, Any]:
+    return {"status_code": status, "request_id": request_id, "body": body}
+
+
+def _raw_message(line: bytes) -> msgspec.Raw:
+    return _message_row(line).result.message
+
+
+class _RawMessage(msgspec.Struct):
+    message: msgspec.Raw
+
+
+class _MessageRow(msgspec.Struct):
+    result: _RawMessage
+
+
+_message_row = msgspec.json.Decoder(_MessageRow).decode
+
+
+def _seconds(moment: str | None) -> int:
+    return int(datetime.fromisoformat(moment).timestamp()) if moment else 0
 
 
 def _whole(to: Path, lines: Iterator[bytes]) -> int:
     """Write lines to a file that appears complete, synced, or stays as it was."""
     new = to.with_name(f".{to.name}.new")
     count = 0
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=BUFFER) as file:
-        for line in lines:
-            file.write(line)
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(to)
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=BUFFER) as file:
+            for line in lines:
+                file.write(line)
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(to)
+    finally:
+        new.unlink(missing_ok=True)
     sync_folder(to.parent)
     return count

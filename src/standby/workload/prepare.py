@@ -14,9 +14,9 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
-from standby.workload import native, tables
+from standby.workload import answers, destinations, native, tables
 from standby.workload.bodies import Bodies
-from standby.workload.faults import BadInput
+from standby.workload.faults import BadInput, LocalState
 from standby.workload.jobfile import JobFile
 from standby.workload.names import hash_of
 from standby.workload.parts import Canary, Limits
@@ -33,14 +33,27 @@ class _Last:
 
 
 def prepare(job: JobFile, *, attached: Mapping[str, str], limits: Limits, canary: Canary) -> None:
-    """Read the rows and write every body; nothing to do if that is done. `BadInput` names the row that is wrong."""
+    """Read the rows and write every body; nothing to do if that is done.
+
+    `BadInput` names the row that is wrong, `LocalState` the disk that is full.
+    """
     if job.meta("prepared", ""):
         return
+    try:
+        _prepare(job, attached=attached, limits=limits, canary=canary)
+    except OSError as error:
+        where = error.filename or job.folder
+        raise LocalState(f"{where}: {error.strerror}; make room, and the same command goes on") from None
+
+
+def _prepare(job: JobFile, *, attached: Mapping[str, str], limits: Limits, canary: Canary) -> None:
     spec = job.spec
     check_schema(spec)
     rows, requests = _requests(job, spec, attached)
     if not rows:
         raise BadInput("there are no rows")
+    if not answers.is_native(job.meta("dialect", ""), spec.output, attached):
+        destinations.check(spec.output, rows, attached=attached, scratch=job.folder)
     last = _Last()
     first = canary.items if rows > canary.above else 0
     job.note(canary=str(first or ""))
@@ -68,9 +81,8 @@ def _requests(job: JobFile, spec: Spec, attached: Mapping[str, str]) -> tuple[in
         if dialect is None:
             raise BadInput(f"{path}: give a prompt with -p, or lines with custom_id and params")
         job.note(dialect=dialect)
-        with path.open("rb") as file:
-            count = sum(1 for _ in file)
-        return count, _native(path, spec)
+        count, limit = native.count(path), source.limit
+        return count if limit is None else min(count, limit), _native(path, spec)
     count = tables.freeze(source, job.rows, attached=attached)
     return count, _templated(job, spec)
 

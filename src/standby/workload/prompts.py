@@ -6,9 +6,8 @@ column is an error, an empty value (NULL) is an empty text.
 
 from __future__ import annotations
 
-import base64
 import importlib
-import mimetypes
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,14 @@ from typing import Any
 import minijinja
 import msgspec
 
+from standby.workload.attachments import block_of
 from standby.workload.faults import BadInput
 from standby.workload.spec import Spec
 
 FUEL = 1_000_000
-IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
-PDF = "application/pdf"
-MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"%PDF-", PDF),
-)
+WHOLE = "row"
+"""A name for all columns: `{{ row["any name"] }}`."""
+_COLUMN = re.compile(r"\{\{\s*(?!(?:[Tt]rue|[Ff]alse|[Nn]one)\b)([a-zA-Z_][a-zA-Z0-9_]*)\s*\}\}")
 
 
 class Prompts:
@@ -38,11 +33,15 @@ class Prompts:
         self._spec = spec
         texts = {"--prompt": spec.prompt, "--system": spec.system}
         texts |= {f"--attach-file {number}": text for number, text in enumerate(spec.attachments, start=1)}
+        self._columns = frozenset(columns)
+        self._pieces: dict[str, tuple[str, ...] | None] = {}
+        self._names_row: set[str] = set()
         self._environment = minijinja.Environment(
             undefined_behavior="strict", debug=False, keep_trailing_newline=True, fuel=FUEL, finalizer=_plain
         )
+        self._environment.remove_global("debug")
         for name, text in texts.items():
-            self._add(name, text, frozenset(columns))
+            self._add(name, text)
         self._head = _head(spec)
         self._is_system_fixed = not self._names(spec.system)
 
@@ -53,7 +52,7 @@ class Prompts:
             params["system"] = self._system(self._render("--system", row, number))
         names = [f"--attach-file {at}" for at in range(1, len(self._spec.attachments) + 1)]
         places = [place for name in names if (place := self._render(name, row, number).strip())]
-        blocks = [_attachment(place, number) for place in places]
+        blocks = [block_of(place, row=number) for place in places]
         text = self._render("--prompt", row, number)
         if not text.strip() and not blocks:
             raise BadInput(f"row {number}: the prompt is empty")
@@ -66,24 +65,51 @@ class Prompts:
             return text
         return [{"type": "text", "text": text, "cache_control": {"type": "ephemeral", "ttl": self._spec.cache}}]
 
-    def _add(self, name: str, text: str, columns: frozenset[str]) -> None:
+    def _add(self, name: str, text: str) -> None:
         try:
             self._environment.add_template(name, text)
+            used = self._names(text)
         except minijinja.TemplateError as error:
             raise BadInput(f"{name}: {error}") from None
-        unknown = sorted(self._names(text) - columns)
+        known = self._columns | {WHOLE}
+        unknown = sorted(used - known)
         if unknown:
-            raise BadInput(f"{name}: there is no column {unknown[0]!r}; there are {', '.join(sorted(columns))}")
+            raise BadInput(f"{name}: there is no column {unknown[0]!r}; there are {', '.join(sorted(self._columns))}")
+        pieces = _pieces(text)
+        self._pieces[name] = pieces if pieces and self._columns.issuperset(pieces[1::2]) else None
+        if used - self._columns:
+            self._names_row.add(name)
 
     def _names(self, text: str) -> frozenset[str]:
-        known = {"range", "dict", "namespace", "debug", "true", "false", "none", "True", "False", "None"}
+        known = {"range", "dict", "namespace", "true", "false", "none", "True", "False", "None"}
         return frozenset(self._environment.undeclared_variables_in_str(text)) - known
 
     def _render(self, name: str, row: Mapping[str, Any], number: int) -> str:
+        pieces = self._pieces[name]
+        if pieces is not None and (text := _filled(pieces, row)) is not None:
+            return text
+        given = {**row, WHOLE: row} if name in self._names_row else row
         try:
-            return self._environment.render_template(name, **row)
+            return self._environment.render_template(name, **given)
         except minijinja.TemplateError as error:
             raise BadInput(f"row {number}: {name}: {error}") from None
+
+
+def _pieces(text: str) -> tuple[str, ...] | None:
+    """Cut a template that only names columns: text, column, text, column, …, text. None if it does anything else."""
+    pieces = _COLUMN.split(text)
+    return None if any(mark in piece for piece in pieces[::2] for mark in ("{{", "{%", "{#")) else tuple(pieces)
+
+
+def _filled(pieces: tuple[str, ...], row: Mapping[str, Any]) -> str | None:
+    """Fill in columns that are texts, as most are, without asking the engine; None if one is something else."""
+    found = list(pieces)
+    for at in range(1, len(pieces), 2):
+        value = row[pieces[at]]
+        if value is not None and not isinstance(value, str):
+            return None
+        found[at] = value or ""
+    return "".join(found)
 
 
 def text_of(given: str) -> str:
@@ -130,27 +156,6 @@ def _head(spec: Spec) -> dict[str, Any]:
         config = dict(params.get("output_config") or {})
         params["output_config"] = {**config, "format": {"type": "json_schema", "schema": spec.schema}}
     return params
-
-
-def _attachment(place: str, number: int) -> dict[str, Any]:
-    if place.startswith(("http://", "https://")):
-        kind = "document" if (mimetypes.guess_type(place.partition("?")[0])[0] == PDF) else "image"
-        return {"type": kind, "source": {"type": "url", "url": place}}
-    try:
-        data = Path(place).read_bytes()
-    except OSError as error:
-        raise BadInput(f"row {number}: the attachment cannot be read ({error.strerror})") from None
-    media = _media(data)
-    source = {"type": "base64", "media_type": media, "data": base64.b64encode(data).decode()}
-    if media is None:
-        raise BadInput(f"row {number}: the attachment is neither a JPEG, PNG, GIF or WebP image nor a PDF")
-    return {"type": "document" if media == PDF else "image", "source": source}
-
-
-def _media(data: bytes) -> str | None:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return next((media for magic, media in MAGIC if data.startswith(magic)), None)
 
 
 def _plain(value: Any) -> Any:

@@ -1,12 +1,18 @@
-"""Tables through DuckDB: rows in, whatever they lie in, and answers out. Streaming: memory does not grow with rows."""
+"""Tables through DuckDB: rows in, whatever they lie in. Streaming: memory does not grow with rows.
+
+What a file holds comes in as it stands there: values of CSV and TSV are texts (`007` stays `007`), dates and UUIDs of
+JSON are the texts that they are. Parquet, Excel and databases have types, and keep them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib
+import itertools
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +20,25 @@ import duckdb
 import msgspec
 
 from standby.folder import sync_folder
-from standby.workload.faults import BadInput
+from standby.workload.faults import BadInput, LocalState, WorkloadError
 from standby.workload.spec import Source
 
-NUMBER = "__standby_row"
 MEMORY = "192MB"
+NUMBER = "__standby_row"
 ROW_GROUP = 4096
-"""Rows that Parquet writes at once: they are in memory together."""
-BATCH = 500
+ROW_GROUPS = (ROW_GROUP, 256, 16)
+"""Rows that Parquet writes at once: they are in memory together, so it is fewer where rows are wide."""
+BATCH, BATCH_BYTES = 500, 4_000_000
+"""Rows that Python takes at once, and about how many bytes of them."""
+OBJECT_BYTES = 16 << 20
+"""Largest object of JSON, unless a file's text is larger."""
+TEXT_BYTES = 32_000_000
+"""Largest file that can be a text: no request holds more."""
 READERS = {
-    "jsonl": "read_json({}, format='newline_delimited')",
-    "json": "read_json({})",
-    "csv": "read_csv({})",
-    "tsv": "read_csv({}, delim='\\t')",
+    "jsonl": "read_json({}, format='newline_delimited'{})",
+    "json": "read_json({}{})",
+    "csv": "read_csv({}, header=true, all_varchar=true, allow_quoted_nulls=false)",
+    "tsv": "read_csv({}, header=true, all_varchar=true, allow_quoted_nulls=false, delim='\\t')",
     "parquet": "read_parquet({})",
     "xlsx": "read_xlsx({}, header=true)",
 }
@@ -34,7 +46,11 @@ ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", **{f".{name}": name for name i
 PLAIN = frozenset(
     {"VARCHAR", "BIGINT", "INTEGER", "SMALLINT", "TINYINT", "DOUBLE", "FLOAT", "BOOLEAN", "UBIGINT", "UINTEGER"}
 )
+GUESSED = frozenset({"date", "time", "timestamp", "timestamp with time zone", "uuid"})
+"""What JSON has no types for, and DuckDB would rewrite."""
+FILES = {"path": "VARCHAR", "name": "VARCHAR", "size": "BIGINT", "text": "VARCHAR"}
 EXTENSIONS = {"sqlite": "sqlite_scanner", "postgres": "postgres_scanner", "xlsx": "excel"}
+_FULL = re.compile(r"No space left|File too large|Could not write|Disk quota|failed to offload", re.IGNORECASE)
 
 
 def format_of(path: str, given: str = "") -> str:
@@ -46,7 +62,9 @@ def format_of(path: str, given: str = "") -> str:
 
 
 @contextlib.contextmanager
-def database(attached: Mapping[str, str] | None = None, *, scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def database(
+    attached: Mapping[str, str] | None = None, *, scratch: Path, is_read_only: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open DuckDB in little memory, with databases attached by name; what does not fit goes to `scratch`."""
     connection = duckdb.connect(":memory:")
     try:
@@ -55,45 +73,47 @@ def database(attached: Mapping[str, str] | None = None, *, scratch: Path) -> Ite
         connection.execute(f"SET temp_directory = {quoted(str(scratch / 'duckdb'))}")
         connection.execute("SET enable_progress_bar = false")
         for name, address in (attached or {}).items():
-            _attach(connection, name, address)
+            _attach(connection, name, address, is_read_only=is_read_only)
         yield connection
     finally:
         connection.close()
 
 
 def freeze(source: Source, to: Path, *, attached: Mapping[str, str]) -> int:
-    """Copy rows into a Parquet file of ours, numbered from 0, all or nothing; return their number."""
+    """Copy rows into a Parquet file of ours, in their order, all or nothing; return their number."""
+    used = {name: address for name, address in attached.items() if source.kind == "sql" and name in source.where}
     new = to.with_suffix(".new")
-    with database(attached, scratch=to.parent) as connection:
-        try:
-            query = _query(connection, source)
+    try:
+        with database(used, scratch=to.parent, is_read_only=True) as connection:
+            query = _query(connection, source, to.parent)
             limit = "" if source.limit is None else f" LIMIT {int(source.limit)}"
-            connection.execute(
-                f"COPY (SELECT row_number() OVER () - 1 AS {NUMBER}, * FROM ({query}){limit}) TO {quoted(str(new))} "
-                f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
-            )
-            found = connection.execute(f"SELECT count(*) FROM read_parquet({quoted(str(new))})").fetchone()
-        except duckdb.Error as error:
-            raise BadInput(f"the rows cannot be read: {_first_line(error)}") from None
-    _durable(new, to)
-    return int(found[0]) if found else 0
+            count = _frozen(connection, f"SELECT * FROM ({query}){limit}", new)
+    except duckdb.Error as error:
+        raise fault(error, "the rows cannot be read") from None
+    finally:
+        _listing(to.parent).unlink(missing_ok=True)
+    durable(new, to)
+    return count
 
 
 def columns_of(path: Path, *, scratch: Path) -> dict[str, str]:
-    """Name the columns of frozen rows with their types, without our number."""
+    """Name the columns of frozen rows with their types."""
     with database(scratch=scratch) as connection:
-        return {name: kind for name, kind in _columns(connection, path).items() if name != NUMBER}
+        return types_of(connection, f"read_parquet({quoted(str(path))})")
 
 
 def rows_of(path: Path, *, scratch: Path) -> Iterator[dict[str, Any]]:
-    """Walk over frozen rows in their order: texts, numbers, booleans, and nested values as JSON has them."""
+    """Walk over frozen rows in their order: texts, numbers, booleans, and nested values as JSON has them.
+
+    Bytes are a `data:` URL, which an attachment can be.
+    """
     with database(scratch=scratch) as connection:
-        columns = _columns(connection, path)
-        shown = [_shown(name, kind) for name, kind in columns.items() if name != NUMBER]
-        nested = [name for name, kind in columns.items() if _is_nested(kind)]
-        names = [name for name in columns if name != NUMBER]
-        found = connection.execute(f"SELECT {', '.join(shown)} FROM read_parquet({quoted(str(path))})")
-        while batch := found.fetchmany(BATCH):
+        source = f"read_parquet({quoted(str(path))})"
+        columns = types_of(connection, source)
+        names, nested = list(columns), [name for name, kind in columns.items() if is_nested(kind)]
+        at_once = _rows_at_once(connection, path)
+        found = connection.execute(f"SELECT {', '.join(_shown(*column) for column in columns.items())} FROM {source}")
+        while batch := found.fetchmany(at_once):
             for values in batch:
                 row = dict(zip(names, values, strict=True))
                 for name in nested:
@@ -101,64 +121,20 @@ def rows_of(path: Path, *, scratch: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def join(
-    rows: Path | None,
-    answers: Path,
-    columns: Mapping[str, str],
-    output: str,
-    *,
-    attached: Mapping[str, str],
-    scratch: Path,
-) -> int:
-    """Write rows and answers side by side to a file or a table, all or nothing; return how many.
-
-    Both are in the same order, so that nothing has to be looked up: 1 million rows in the memory of a few thousand.
-    """
-    with database(attached, scratch=scratch) as connection:
-        kinds = ", ".join(f"{name}: {quoted(kind)}" for name, kind in _quoted_names({NUMBER: "BIGINT", **columns}))
-        right = f"read_json({quoted(str(answers))}, format='newline_delimited', columns={{{kinds}}})"
-        if rows is None:
-            query = f"SELECT a.* EXCLUDE ({NUMBER}) FROM {right} a"
-        else:
-            left = f"read_parquet({quoted(str(rows))})"
-            query = f"SELECT r.* EXCLUDE ({NUMBER}), a.* EXCLUDE ({NUMBER}) FROM {left} r POSITIONAL JOIN {right} a"
-        try:
-            return _write(connection, query, output, attached)
-        except duckdb.Error as error:
-            raise BadInput(f"{output}: cannot be written: {_first_line(error)}") from None
-
-
-def is_table(output: str, attached: Mapping[str, str] | Sequence[str]) -> bool:
-    """Whether an output is `NAME.TABLE` of an attached database."""
+def is_table(output: str, attached: Iterable[str]) -> bool:
+    """Whether an output is `NAME.TABLE` or `NAME.SCHEMA.TABLE` of an attached database."""
     name, dot, table = output.partition(".")
-    return bool(dot and table) and name in attached
+    return bool(dot and table) and name in set(attached)
 
 
-def _write(connection: duckdb.DuckDBPyConnection, query: str, output: str, attached: Mapping[str, str]) -> int:
-    if is_table(output, attached):
-        name, _, table = output.partition(".")
-        place = f"{_name(name)}.{_name(table)}"
-        connection.execute("BEGIN")
-        connection.execute(f"DROP TABLE IF EXISTS {place}")
-        found = connection.execute(f"CREATE TABLE {place} AS {query}").fetchone()
-        connection.execute("COMMIT")
-        return int(found[0]) if found else 0
-    path = Path(output)
-    form = format_of(output)
-    new = path.with_name(f".{path.name}.new")
-    options = {
-        "parquet": f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}",
-        "csv": "FORMAT csv, HEADER true",
-        "tsv": "FORMAT csv, HEADER true, DELIMITER '\\t'",
-        "jsonl": "FORMAT json",
-        "json": "FORMAT json, ARRAY true",
-        "xlsx": "FORMAT xlsx, HEADER true",
-    }
-    if form == "xlsx":
-        load(connection, "xlsx")
-    found = connection.execute(f"COPY ({query}) TO {quoted(str(new))} ({options[form]})").fetchone()
-    _durable(new, path)
-    return int(found[0]) if found else 0
+def types_of(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, str]:
+    """Name the columns of anything that can stand behind FROM, with their types."""
+    return {row[0]: row[1] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
+
+
+def is_nested(kind: str) -> bool:
+    """Whether values of a type are lists or objects."""
+    return kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")) or kind in {"JSON", "VARIANT"}
 
 
 def load(connection: duckdb.DuckDBPyConnection, name: str) -> None:
@@ -171,72 +147,152 @@ def load(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     connection.execute(f"LOAD {quoted(str(next(place.rglob('*.duckdb_extension'))))}")
 
 
+def kind_of(address: str) -> str:
+    """Say what a database is by its address: postgres, sqlite or duckdb."""
+    if address.startswith(("postgres://", "postgresql://")):
+        return "postgres"
+    return "sqlite" if Path(address).suffix.lower() in {".db", ".sqlite", ".sqlite3"} else "duckdb"
+
+
 def quoted(text: str) -> str:
     """Write a text as SQL does."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def _query(connection: duckdb.DuckDBPyConnection, source: Source) -> str:
-    if source.kind == "sql":
-        return source.where.strip().rstrip(";")
-    if source.kind == "files":
-        pattern = quoted(str(Path(source.where) / source.glob))
-        return (
-            f"SELECT filename AS path, parse_filename(filename) AS name, size, "
-            f"try(decode(content)) AS text FROM read_blob({pattern}) ORDER BY filename"
-        )
-    form = format_of(source.where, source.format)
-    if form == "xlsx":
-        load(connection, "xlsx")
-    return f"SELECT * FROM {READERS[form].format(quoted(source.where))}"
-
-
-def _attach(connection: duckdb.DuckDBPyConnection, name: str, address: str) -> None:
-    kind = "duckdb"
-    if address.startswith(("postgres://", "postgresql://")):
-        kind = "postgres"
-    elif Path(address).suffix.lower() in {".db", ".sqlite", ".sqlite3"}:
-        kind = "sqlite"
-    if kind in EXTENSIONS:
-        load(connection, kind)
-    try:
-        connection.execute(f"ATTACH {quoted(address)} AS {_name(name)} (TYPE {kind})")
-    except duckdb.Error:
-        raise BadInput(f"--attach {name}: cannot be opened as {kind}; is the address right?") from None
-
-
-def _columns(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
-    found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({quoted(str(path))})").fetchall()
-    return {row[0]: row[1] for row in found}
-
-
-def _shown(name: str, kind: str) -> str:
-    column = _name(name)
-    if kind in PLAIN:
-        return column
-    return f"to_json({column})::VARCHAR" if _is_nested(kind) else f"{column}::VARCHAR"
-
-
-def _is_nested(kind: str) -> bool:
-    return kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")) or kind == "JSON"
-
-
-def _quoted_names(columns: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for name, kind in columns.items():
-        yield quoted(name), kind
-
-
-def _name(text: str) -> str:
+def named(text: str) -> str:
+    """Write a name as SQL does."""
     return '"' + text.replace('"', '""') + '"'
 
 
-def _durable(new: Path, to: Path) -> None:
-    if sys.platform != "win32":
-        with new.open("rb") as file:
-            os.fsync(file.fileno())
+def durable(new: Path, to: Path) -> None:
+    """Sync a file and give it its name."""
+    with new.open("rb+") as file:
+        os.fsync(file.fileno())
     new.replace(to)
     sync_folder(to.parent)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def fault(error: duckdb.Error, what: str) -> WorkloadError:
+    """Turn what DuckDB says into ours: its first line, without values of rows."""
+    said = str(error).partition("\n")[0]
+    if _FULL.search(str(error)):
+        return LocalState(f"{what}: {said}; make room, and the same command goes on")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return BadInput(f"{what}: a row is too large for {MEMORY} of memory")
+    if isinstance(error, (duckdb.ConversionException, duckdb.InvalidInputException)):
+        said = re.sub(r"'[^']*'", "'…'", said)
+    return BadInput(f"{what}: {said}")
+
+
+def _frozen(connection: duckdb.DuckDBPyConnection, query: str, new: Path) -> int:
+    for rows in ROW_GROUPS:
+        options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {rows}"
+        try:
+            found = connection.execute(f"COPY ({query}) TO {quoted(str(new))} ({options})").fetchone()
+        except duckdb.OutOfMemoryException:
+            if rows == ROW_GROUPS[-1]:
+                raise
+        else:
+            return int(found[0]) if found else 0
+    raise AssertionError
+
+
+def _query(connection: duckdb.DuckDBPyConnection, source: Source, scratch: Path) -> str:
+    if source.kind == "sql":
+        if ".xlsx" in source.where.lower():
+            load(connection, "xlsx")
+        return source.where.strip().rstrip(";")
+    if source.kind == "files":
+        longest = _list_files(source, _listing(scratch))
+        return f"SELECT * FROM {_json(_listing(scratch), FILES, longest)}"
+    form, where = format_of(source.where, source.format), quoted(source.where)
+    if form == "xlsx":
+        load(connection, "xlsx")
+    if form in {"json", "jsonl"}:
+        return f"SELECT * FROM {_read_json(connection, READERS[form], where)}"
+    return f"SELECT * FROM {READERS[form].format(where)}"
+
+
+def _read_json(connection: duckdb.DuckDBPyConnection, reader: str, where: str) -> str:
+    """Look at all rows for their columns, and read those: none is missed, and no text becomes a date."""
+    found = connection.execute(f"SELECT * FROM {reader.format(where, ', sample_size=-1')} LIMIT 0").description
+    columns = ", ".join(f"{quoted(name)}: {quoted(_as_json(kind))}" for name, kind, *_ in found or ())
+    return reader.format(where, f", columns={{{columns}}}")
+
+
+def _as_json(kind: Any) -> str:
+    """Write a type, but for those that JSON does not have."""
+    match kind.id:
+        case "list":
+            return f"{_as_json(dict(kind.children)['child'])}[]"
+        case "struct":
+            return "STRUCT(" + ", ".join(f"{named(name)} {_as_json(inner)}" for name, inner in kind.children) + ")"
+        case "map":
+            inner = dict(kind.children)
+            return f"MAP({_as_json(inner['key'])}, {_as_json(inner['value'])})"
+        case name:
+            return "VARCHAR" if name in GUESSED else str(kind)
+
+
+def _json(path: Path, columns: Mapping[str, str], longest: int = 0) -> str:
+    """Read JSON lines of ours: columns as they are promised."""
+    kinds = ", ".join(f"{quoted(name)}: {quoted(kind)}" for name, kind in columns.items())
+    most = max(OBJECT_BYTES, longest + 1)
+    return (
+        f"read_json({quoted(str(path))}, format='newline_delimited', columns={{{kinds}}}, maximum_object_size={most})"
+    )
+
+
+def _listing(scratch: Path) -> Path:
+    return scratch / "files.jsonl"
+
+
+def _list_files(source: Source, to: Path) -> int:
+    """Write one line a file, in the order of their paths; return the length of the longest."""
+    longest = 0
+    places = sorted(glob.glob(source.glob, root_dir=source.where, recursive=True))  # noqa: PTH207 - leaves out hidden ones
+    files = (path for place in places if (path := Path(source.where, place)).is_file())
+    with to.open("wb") as file:
+        for path in itertools.islice(files, source.limit):
+            size, text = path.stat().st_size, _text(path)
+            line = msgspec.json.encode({"path": str(path), "name": path.name, "size": size, "text": text}) + b"\n"
+            longest = max(longest, len(line))
+            file.write(line)
+    return longest
+
+
+def _text(path: Path) -> str | None:
+    """Read a file that is text; None if it is not."""
+    try:
+        return path.read_text(encoding="utf-8") if path.stat().st_size <= TEXT_BYTES else None
+    except UnicodeDecodeError:
+        return None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _rows_at_once(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    query = f"SELECT sum(total_uncompressed_size), max(num_values) FROM parquet_metadata({quoted(str(path))})"
+    counted = f"SELECT num_rows FROM parquet_file_metadata({quoted(str(path))})"
+    (size, _), (rows,) = connection.execute(query).fetchall()[0], connection.execute(counted).fetchall()[0]
+    return max(1, min(BATCH, BATCH_BYTES * int(rows) // max(1, int(size or 0))))
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, name: str, address: str, *, is_read_only: bool) -> None:
+    kind = kind_of(address)
+    if kind in EXTENSIONS:
+        load(connection, kind)
+    mode = ", READ_ONLY" if is_read_only else ""
+    try:
+        connection.execute(f"ATTACH {quoted(address)} AS {named(name)} (TYPE {kind}{mode})")
+    except duckdb.Error:
+        raise BadInput(f"--attach {name}: cannot be opened as {kind}; is the address right?") from None
+
+
+def _shown(name: str, kind: str) -> str:
+    column = named(name)
+    if kind in PLAIN:
+        return column
+    if kind == "BLOB":
+        return f"'data:;base64,' || base64({column})"
+    return f"to_json({column})::VARCHAR" if is_nested(kind) else f"{column}::VARCHAR"
