@@ -57,6 +57,20 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reuse:
+    """What engines said of the prompts that they answered, whatever usage shows of it; both 0 if none of them tells."""
+
+    prompt: int = 0
+    """Tokens of these prompts."""
+    reused: int = 0
+    """Of these, taken out of the engine's cache instead of computed."""
+
+    def __add__(self, other: Reuse) -> Reuse:
+        """Add up."""
+        return Reuse(prompt=self.prompt + other.prompt, reused=self.reused + other.reused)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One batch as everybody outside the store sees it."""
 
@@ -290,6 +304,8 @@ class SegmentCommit:
     is_last: bool
     bills: tuple[Bill, ...] = ()
     """What the rows that succeeded cost, one bill a model; becomes the charge together with them."""
+    reuse: Reuse = Reuse()
+    """What the engine said of their prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from standby.records import (
     Origin,
     PlanFacts,
     Record,
+    Reuse,
     Rules,
     Seal,
     SegmentCommit,
@@ -85,6 +86,7 @@ def commit(
     counts: Counts | None = None,
     tokens: Tokens | None = None,
     bills: tuple[Bill, ...] | None = None,
+    reuse: Reuse | None = None,
 ) -> SegmentCommit:
     """Commit ten bytes for each item, all of them succeeded unless said otherwise."""
     return SegmentCommit(
@@ -99,6 +101,7 @@ def commit(
         tokens=tokens or Tokens(input=2 * len(items), output=len(items)),
         is_last=is_last,
         bills=bills if bills is not None else free_of_charge(counts or Counts(succeeded=len(items)), tokens),
+        reuse=reuse or Reuse(prompt=4 * len(items), reused=3 * len(items)),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from standby.errors import NotFound, StoreError
-from standby.records import DAY, SECOND, Batch, BatchId, Counts
+from standby.records import DAY, SECOND, Batch, BatchId, Counts, Reuse
 from standby.states import BatchState, Outcome
 from standby.store.base import Store
 from tests.store.build import (
@@ -208,9 +208,9 @@ async def test_archiving_takes_ended_batches_whose_time_is_over(store: Store) ->
 
 
 async def test_an_erased_archived_batch_keeps_its_row_and_counts(store: Store) -> None:
-    """After the erasure an archived batch shows the same object; its manifest is gone, its tokens are known."""
+    """After the erasure an archived batch shows the same object; its manifest is gone, tokens and reuse are known."""
     old, *_ = await aged(store)
-    tokens = await store.tokens_of(old.id)
+    tokens, reuse = await store.tokens_of(old.id), await store.reuse_of(old.id)
     await store.archive_due(now_us=NOW + 2 * DAY, retention_us=2 * DAY)
 
     await store.finish_erasure(old.id)
@@ -219,6 +219,7 @@ async def test_an_erased_archived_batch_keeps_its_row_and_counts(store: Store) -
     assert (await store.get_batch(old.workspace_id, old.id)).counts == old.counts
     assert await store.manifest(old.id) == []
     assert await store.tokens_of(old.id) == tokens
+    assert await store.reuse_of(old.id) == reuse == Reuse(prompt=4 * old.size, reused=3 * old.size)
     assert await store.check() == []
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from standby.errors import StoreError
-from standby.records import SECOND, BatchId, Counts, Tokens
+from standby.records import DAY, SECOND, BatchId, Counts, Reuse, Tokens
 from standby.states import Outcome
 from standby.store.base import Store
 from tests.store.build import (
@@ -206,6 +206,28 @@ async def test_commits_make_results_counts_tokens_and_ledger_at_once(store: Stor
     assert seen.counts == Counts(processing=2, succeeded=2, errored=1, canceled=1)
     assert await store.tokens_of(batch.id) == {"input": 11, "write_5m": 2, "write_1h": 3, "read": 4, "output": 25}
     assert (await store.count_results())[Outcome.SUCCEEDED] == 2
+
+
+async def test_what_engines_reused_is_committed_with_the_results(store: Store) -> None:
+    """Sums grow with every commit that counts, also on another day or lease; one that does not count adds nothing."""
+    batch = await created(store, (3, 2))
+    one, two = await leased(store, batch.id), await leased(store, batch.id)
+    first = commit(one, [0, 1], reuse=Reuse(prompt=1_000, reused=400))
+    silent = commit(two, [3], reuse=Reuse())
+
+    assert await store.reuse_of(batch.id) == Reuse()
+    assert await store.commit_segments([first, silent], now_us=NOW) == [True, True]
+    assert await store.commit_segments([first], now_us=NOW) == [False]
+    assert await store.reuse_of(batch.id) == Reuse(prompt=1_000, reused=400)
+
+    await store.release_runs(holder=None)
+    again = await leased(store, batch.id, now_us=NOW + DAY // 2)
+    late = commit(again, [2], reuse=Reuse(prompt=500, reused=499), is_last=True)
+    lost = commit(one, [2], start=20, reuse=Reuse(prompt=7, reused=7))
+
+    assert await store.commit_segments([late, lost], now_us=NOW + DAY) == [True, False]
+    assert await store.reuse_of(batch.id) == Reuse(prompt=1_500, reused=899)
+    assert await store.reuse_of(BatchId("msgbatch_none")) == Reuse()
 
 
 async def test_a_commit_counts_once(store: Store) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from standby import doors
 from standby.errors import StandbyError, StartError, StoreError
-from standby.records import DAY, OwnLimits, PlanFacts, Rules, Seal
+from standby.records import DAY, BatchId, OwnLimits, PlanFacts, Reuse, Rules, Seal
 from standby.states import BATCH_MOVES, RUN_MOVES, BatchState, RunState
 from standby.store.sqlite import SqliteStore, faults, statements
 from standby.store.sqlite.migrate import APPLICATION_ID
@@ -122,9 +122,14 @@ async def test_a_file_of_an_older_version_goes_on(path: Path, version: int) -> N
     (backlog,) = await store.backlogs(now_us=NOW)
     facts = await store.plan_of(batch.id)
     lease = await leased(store, batch.id)
+    before = await store.reuse_of(batch.id)
+    assert await store.commit_segments([commit(lease, [0], reuse=Reuse(prompt=9, reused=5))], now_us=NOW) == [True]
+    after = await store.reuse_of(batch.id)
+    old = (await store.tokens_of(BatchId("msgbatch_0")))["input"], await store.reuse_of(BatchId("msgbatch_0"))
     await store.close()
 
     assert batch.size == lease.count == 2
+    assert (before, after, old) == (Reuse(), Reuse(prompt=9, reused=5), (7, Reuse()))
     assert (backlog.left_items, backlog.left_cost, facts) == (2, 0, PlanFacts())
     assert lease.rules == Rules(version="2023-06-01", betas=("b-1",), user_profile_id="profile_1")
 
@@ -144,6 +149,11 @@ async def older_file(path: Path, version: int) -> None:
             (NOW, NOW + DAY),
         )
         raw.execute("INSERT INTO runs (batch_id, number, first, count) VALUES ('msgbatch_1', 0, 0, 2)")
+        raw.execute(
+            "INSERT INTO ledger (batch_id, run, epoch, day, workspace_id, succeeded, errored, canceled, expired, "
+            "input_tokens, write_5m_tokens, write_1h_tokens, read_tokens, output_tokens) "
+            "VALUES ('msgbatch_0', 0, 1, 20000, 'wrkspc_1', 1, 0, 0, 0, 7, 0, 0, 0, 1)"
+        )
         raw.execute(f"PRAGMA user_version = {version}")
         raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     raw.close()
@@ -232,6 +242,7 @@ HOT = {
     ("bills", "spent"): False,
     ("tenants", "limits_of"): False,
     ("reports", "tokens_of"): False,
+    ("reports", "reuse_of"): False,
     ("reports", "plan_of"): False,
     ("tenants", "find_key"): False,
 }

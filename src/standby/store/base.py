@@ -25,6 +25,7 @@ from standby.records import (
     Page,
     PlanFacts,
     Queue,
+    Reuse,
     Rules,
     Seal,
     Segment,
@@ -216,6 +217,10 @@ class Reports(Protocol):
 
     async def tokens_of(self, batch_id: BatchId) -> dict[str, int]:
         """Sum the token columns of a batch: input, write_5m, write_1h, read, output."""
+        ...
+
+    async def reuse_of(self, batch_id: BatchId) -> Reuse:
+        """Sum what engines said of the prompts behind the results of a batch; survives its erasure."""
         ...
 
     async def rules_of(self, batch_id: BatchId) -> Rules:

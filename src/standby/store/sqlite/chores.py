@@ -7,10 +7,10 @@ import sqlite3
 from collections.abc import Sequence
 
 from standby.errors import StoreError
-from standby.records import DAY, Batch, BatchId, Counts, Seal, Tokens
+from standby.records import DAY, Batch, BatchId, Counts, Reuse, Seal, Tokens
 from standby.store.sqlite.batches import owe_erasure, read_batch
 from standby.store.sqlite.connection import Database
-from standby.store.sqlite.rows import SEALING_RUN, from_counts, from_tokens, settled, to_counts
+from standby.store.sqlite.rows import SEALING_RUN, from_counts, from_reuse, from_tokens, settled, to_counts
 from standby.store.sqlite.runs import RECORD_BYTES
 from standby.store.sqlite.statements import load
 
@@ -116,6 +116,6 @@ def _final_counts(batch: sqlite3.Row, seal: Seal) -> Counts:
 
 def _add_rows(db: sqlite3.Connection, seal: Seal, *, workspace_id: str, now_us: int) -> None:
     place: dict[str, object] = {"batch_id": seal.batch_id, "run": SEALING_RUN, "epoch": 0}
-    sums = from_counts(seal.counts) | from_tokens(Tokens())
+    sums = from_counts(seal.counts) | from_tokens(Tokens()) | from_reuse(Reuse())
     db.execute(_RUNS["grow_segment"], place | sums | {"key": seal.key, "length": seal.length, "records": seal.records})
     db.execute(_RUNS["enter_ledger"], place | sums | {"day": now_us // DAY, "workspace_id": workspace_id})

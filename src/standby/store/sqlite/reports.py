@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from standby.records import BatchId, PlanFacts, Queue, Rules, WorkspaceId
+from standby.records import BatchId, PlanFacts, Queue, Reuse, Rules, WorkspaceId
 from standby.states import BatchState, Outcome
 from standby.store.sqlite.connection import Database
 from standby.store.sqlite.rows import no_batch, to_plan, to_rules
@@ -44,6 +44,12 @@ class SqliteReports:
         """Sum the token columns of a batch; the ledger knows them after its erasure, too."""
         return await self._database.read(
             lambda db: dict(db.execute(_SQL["tokens_of"], {"batch_id": batch_id}).fetchone())
+        )
+
+    async def reuse_of(self, batch_id: BatchId) -> Reuse:
+        """Sum what engines said of its prompts; the ledger knows it after its erasure, too."""
+        return await self._database.read(
+            lambda db: Reuse(**db.execute(_SQL["reuse_of"], {"batch_id": batch_id}).fetchone())
         )
 
     async def rules_of(self, batch_id: BatchId) -> Rules:

@@ -40,6 +40,13 @@ SELECT
 FROM ledger
 WHERE batch_id = :batch_id;
 
+-- name: reuse_of
+SELECT
+    coalesce(sum(told_tokens), 0) AS prompt,
+    coalesce(sum(reused_tokens), 0) AS reused
+FROM ledger
+WHERE batch_id = :batch_id;
+
 -- name: plan_of
 SELECT prompt_tokens, shared_tokens, prefix_groups
 FROM batches

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 
 from standby.errors import NotFound
-from standby.records import Batch, BatchId, Counts, Key, PlanFacts, Rules, Tokens, Workspace
+from standby.records import Batch, BatchId, Counts, Key, PlanFacts, Reuse, Rules, Tokens, Workspace
 from standby.states import BatchState
 
 _ITEM = struct.Struct("<I8x")
@@ -69,6 +69,11 @@ def from_tokens(tokens: Tokens) -> dict[str, int]:
         "read_tokens": tokens.read,
         "output_tokens": tokens.output,
     }
+
+
+def from_reuse(reuse: Reuse) -> dict[str, int]:
+    """Write what engines told of prompts."""
+    return {"told_tokens": reuse.prompt, "reused_tokens": reuse.reused}
 
 
 def to_rules(row: sqlite3.Row) -> Rules:

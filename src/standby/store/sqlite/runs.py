@@ -10,7 +10,7 @@ from standby.errors import StoreError
 from standby.records import DAY, Backlog, BatchId, LeasedRun, SegmentCommit
 from standby.store.sqlite.bills import enter_bills
 from standby.store.sqlite.connection import Database
-from standby.store.sqlite.rows import from_counts, from_tokens, items_of, settled, to_rules
+from standby.store.sqlite.rows import from_counts, from_reuse, from_tokens, items_of, settled, to_rules
 from standby.store.sqlite.statements import load
 
 RECORD_BYTES = 12
@@ -121,7 +121,7 @@ def _commit(db: sqlite3.Connection, commit: SegmentCommit, *, now_us: int) -> bo
     if run is None or run["length"] != commit.start or run["key"] not in (None, commit.key):
         return False
     if commit.records:
-        sums = from_counts(commit.counts) | from_tokens(commit.tokens)
+        sums = from_counts(commit.counts) | from_tokens(commit.tokens) | from_reuse(commit.reuse)
         segment = {"key": commit.key, "length": commit.end, "records": commit.records}
         db.execute(_SQL["grow_segment"], place | segment | sums)
         db.execute(_SQL["enter_ledger"], place | {"day": now_us // DAY, "workspace_id": run["workspace_id"]} | sums)

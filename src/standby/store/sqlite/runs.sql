@@ -122,11 +122,11 @@ SET length = excluded.length,
 -- name: enter_ledger
 INSERT INTO ledger (
     batch_id, run, epoch, day, workspace_id, succeeded, errored, canceled, expired,
-    input_tokens, write_5m_tokens, write_1h_tokens, read_tokens, output_tokens
+    input_tokens, write_5m_tokens, write_1h_tokens, read_tokens, output_tokens, told_tokens, reused_tokens
 )
 VALUES (
     :batch_id, :run, :epoch, :day, :workspace_id, :succeeded, :errored, :canceled, :expired,
-    :input_tokens, :write_5m_tokens, :write_1h_tokens, :read_tokens, :output_tokens
+    :input_tokens, :write_5m_tokens, :write_1h_tokens, :read_tokens, :output_tokens, :told_tokens, :reused_tokens
 )
 ON CONFLICT (batch_id, run, epoch, day) DO UPDATE
 SET succeeded = succeeded + excluded.succeeded,
@@ -137,7 +137,9 @@ SET succeeded = succeeded + excluded.succeeded,
     write_5m_tokens = write_5m_tokens + excluded.write_5m_tokens,
     write_1h_tokens = write_1h_tokens + excluded.write_1h_tokens,
     read_tokens = read_tokens + excluded.read_tokens,
-    output_tokens = output_tokens + excluded.output_tokens;
+    output_tokens = output_tokens + excluded.output_tokens,
+    told_tokens = told_tokens + excluded.told_tokens,
+    reused_tokens = reused_tokens + excluded.reused_tokens;
 
 -- name: finish_run
 UPDATE runs

@@ -116,6 +116,7 @@ CREATE TABLE segments (
 CREATE INDEX segments_counted ON segments (batch_id, succeeded, errored, canceled, expired);
 
 -- What was done for whom on which day (UTC, days since 1970). Outlives its batch, so it refers to no row of it.
+-- `told_tokens` are those of prompts of which an engine told how much it reused, `reused_tokens` what it reused.
 CREATE TABLE ledger (
     batch_id        TEXT NOT NULL,
     run             INTEGER NOT NULL,
@@ -131,6 +132,8 @@ CREATE TABLE ledger (
     write_1h_tokens INTEGER NOT NULL,
     read_tokens     INTEGER NOT NULL,
     output_tokens   INTEGER NOT NULL,
+    told_tokens     INTEGER NOT NULL DEFAULT 0,
+    reused_tokens   INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (batch_id, run, epoch, day)
 ) STRICT, WITHOUT ROWID;
 
