@@ -9,6 +9,7 @@ the SDK itself, with a transport of ours below it that answers `POST /v1/message
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from standby.workload.gatherer import Gatherer
 from standby.workload.parts import MOST_ITEMS, Limits
 from standby.workload.replies import NotBatched, answer_to
 from standby.workload.runner import Pace
+from standby.workload.service import MESSAGES
 
 WINDOW_S = 1.0
 LONGEST_S = 60.0
@@ -35,9 +37,9 @@ CLIENT = "standby_client"
 
 
 class AsyncBatches(anthropic.AsyncAnthropic):
-    """`anthropic.AsyncAnthropic` whose `messages.create` and `messages.parse` go with batches.
+    """`anthropic.AsyncAnthropic` whose `messages.create` and `messages.parse` go with batches, those of `beta` too.
 
-    Everything else (`models`, `count_tokens`, `messages.batches`, `beta`) is passed on at once. A call waits as long as
+    Everything else (`models`, `count_tokens`, `messages.batches`) is passed on at once. A call waits as long as
     its batch, or `timeout` seconds if the program sets that. Close it, or use `async with`.
     """
 
@@ -110,6 +112,12 @@ class AsyncBatches(anthropic.AsyncAnthropic):
         if exc_type is not None:
             await self._gathering.gatherer.abandon()
         await self.close()
+
+    async def request(self, cast_to: Any, options: Any, **how: Any) -> Any:
+        """Send a request, as the SDK does; a call that will be gathered is counted, so that `close` waits for it."""
+        is_call = options.method.lower() == "post" and options.url == MESSAGES
+        with self._gathering.gatherer.entered() if is_call else contextlib.nullcontext():
+            return await super().request(cast_to, options, **how)
 
     async def _prepare_request(self, request: httpx2.Request) -> None:
         await super()._prepare_request(request)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,24 @@ class Gatherer:
         """Services whose flights of an earlier process were taken up."""
         self._tasks: dict[asyncio.Task[None], Flight | Lane] = {}
         self._creating = asyncio.Lock()
+        self._inside = 0
+        self._left = asyncio.Event()
 
     @property
     def keeps(self) -> bool:
         """Whether answers outlive the program."""
         return self._folder is not None
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Count a call for as long as the SDK has it, tries and pauses included: `drain` waits for it."""
+        self._enter()
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            self._left.set()
 
     async def answer(
         self, client: anthropic.AsyncAnthropic, way: Way, params: bytes, timeout_s: float | None
@@ -194,12 +207,26 @@ class Gatherer:
             if not flight.lines:
                 return None
             try:
-                made = await postbox.create(flight.lines, key=flight.tag)
+                made = await self._post(flight, postbox)
             except Uncertain:
                 is_unsure = True
                 continue
             self._adopt(flight, made, is_ours=True)
             return made
+
+    async def _post(self, flight: Flight, postbox: Postbox) -> Seen:
+        """Send a create; who gives up in the middle waits a moment for its answer, so that the batch is known."""
+        posting = asyncio.ensure_future(postbox.create(flight.lines, key=flight.tag))
+        try:
+            return await asyncio.shield(posting)
+        except asyncio.CancelledError:
+            with contextlib.suppress(WorkloadError, TimeoutError):
+                async with asyncio.timeout(GOODBYE_S):
+                    flight.batch_id = (await posting).id
+                self._store.accept(flight.number, flight.batch_id, is_ours=True)
+                if not self.keeps:
+                    await self._say_goodbye(flight)
+            raise
 
     def _take_off(self, way: Way, calls: list[Call], anchor: tuple[str, str] | None) -> Flight:
         tag, ids = new_tag(), [call.id for call in calls]
@@ -386,8 +413,11 @@ class Gatherer:
         try:
             for what in self._tasks.values():
                 what.changed.set()
-            while awaited := [task for task, what in self._tasks.items() if self._is_awaited(what)]:
-                await asyncio.wait(awaited, timeout=TICK_S, return_when=asyncio.FIRST_COMPLETED)
+            while self._inside or any(map(self._is_awaited, self._tasks.values())):
+                self._left.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_S):
+                        await self._left.wait()
         finally:
             self._is_flushing = False
 
@@ -461,6 +491,7 @@ class Gatherer:
     def _done(self, task: asyncio.Task[None]) -> None:
         """Let nobody wait for a task that failed."""
         what = self._tasks.pop(task)
+        self._left.set()
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(what, Lane):
