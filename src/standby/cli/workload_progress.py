@@ -102,19 +102,22 @@ class Screen:
         room = max(width - 1, 20)  # a full line would make some terminals begin another
         if view is None or not view.items:
             return [Text(fitted([f"reading rows{self._signs.cut}", _so_far(now - self._began)], room, self._signs)[0])]
-        words = facts(view, self._tempo, now)
+        words = facts(view, self._tempo, now, now - self._began)
         found = [_head(view, now - self._began, room, self._signs)]
         found += [Text(line, style="dim") for line in fitted(words, room, self._signs)]
         if view.note:
-            found += [Text(line, style="yellow") for line in fitted(view.note.split(" "), room, self._signs, between=" ")]
+            found += [
+                Text(line, style="yellow") for line in fitted(view.note.split(" "), room, self._signs, between=" ")
+            ]
         return found
 
 
-def facts(view: Any, tempo: Tempo, now: float) -> list[str]:
-    """Say what is known of a running job, the most important first."""
+def facts(view: Any, tempo: Tempo, now: float, elapsed: float) -> list[str]:
+    """Say what is known of a running job, the most important first; the command itself runs since `elapsed` seconds."""
     from standby.workload.words import counted, lasting, pace
 
-    found = [_parts(view.parts)]
+    found = [view.doing] if view.doing else []
+    found.append(_parts(view.parts))
     if view.again:
         found.append(f"{counted(view.again, 'row')} once more")
     rate = tempo.per_s(now) if view.is_live else None
@@ -124,10 +127,9 @@ def facts(view: Any, tempo: Tempo, now: float) -> list[str]:
     since = _since(view.began_at, now)
     if left is None and view.expected_s is not None and since is not None and since < view.expected_s[1]:
         found.append(f"usually {lasting(view.expected_s[0])} to {lasting(view.expected_s[1])}")
-    elif left is not None and view.done < view.items:
+    elif left is not None and left >= 1 and view.done < view.items:
         found.append(f"about {lasting(left)} left")
-    if since is not None:
-        found.append(_so_far(since))
+    found.append(_so_far(elapsed if since is None else since))
     found += _money(view)
     expires = _since(view.expires_at, now)
     if expires is not None:
@@ -209,6 +211,7 @@ class Lines:
     def __init__(self, tempo: Tempo, clock: Callable[[], float], write: Callable[[str], None]) -> None:
         """Write lines with `write`."""
         self._tempo, self._clock, self._write = tempo, clock, write
+        self._began = clock()
         self._last: object = None
         self._at = -math.inf
 
@@ -220,7 +223,7 @@ class Lines:
         if said == self._last or now - self._at < EVERY_S:
             return
         self._last, self._at = said, now
-        words = [f"{view.done:,} of {view.items:,} rows", *facts(view, self._tempo, now), view.note]
+        words = [f"{view.done:,} of {view.items:,} rows", *facts(view, self._tempo, now, now - self._began), view.note]
         self._write("; ".join(word for word in words if word))
 
 

@@ -60,7 +60,7 @@ def _failures(report: dict[str, Any]) -> None:
 
     failures, output = report["failures"], report["output"]
     rows = [
-        (one["cause"], f"{one['rows']:,}", f"{one['why']}: {one['todo']}" if one["why"] else one["todo"])
+        (one["cause"], f"{one['rows']:,}", "\n".join(filter(None, (one["why"], one["todo"]))))
         for one in failures[:MOST_CAUSES]
     ]
     rows += [(f"{len(failures) - MOST_CAUSES} more", "", "see --json")] if len(failures) > MOST_CAUSES else []
@@ -69,7 +69,7 @@ def _failures(report: dict[str, Any]) -> None:
         return
     click.echo()
     shown = [(cause, count, todo.replace(shlex.quote(output), near(output))) for cause, count, todo in rows]
-    show(("not answered", "rows", "what to do"), shown, right={1})
+    show(("not answered", "rows", "why, and what to do"), shown, right={1})
     for one in failures[:MOST_CAUSES]:
         if one["first"]["words"]:
             first = one["first"]
@@ -85,7 +85,11 @@ def _cost(cost: dict[str, Any]) -> None:
         return
     real, charged = cost["real_time_pico"], cost["charged_pico"]
     lines = [("in real time", real), ("in a batch", cost["batch_without_cache_pico"])]
-    lines = [*lines, ("in a batch with the cache: charged", charged)] if cost["saved_by_cache_pico"] else [lines[0], ("in a batch: charged", charged)]
+    lines = (
+        [*lines, ("in a batch with the cache: charged", charged)]
+        if cost["saved_by_cache_pico"]
+        else [lines[0], ("in a batch: charged", charged)]
+    )
     rows = [(name, dollars(pico), percent(pico / real) if real else "") for name, pico in lines]
     show(("cost", "", "of real time"), rows, right={1, 2})
 

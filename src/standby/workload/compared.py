@@ -59,13 +59,13 @@ def compared(estimate: str, actual: Actual) -> dict[str, Any] | None:
         "rows": found.rows,
         "counted": found.sampled,
         "answers": actual.answers,
-        "prompt_tokens": _beside(
-            found.prompt_tokens, found.prompt_tokens_span, actual.prompt_tokens, share
-        ),
+        "prompt_tokens": _beside(found.prompt_tokens, found.prompt_tokens_span, actual.prompt_tokens, share),
         "output_tokens": _beside(
             found.expected_output_tokens, (0, found.most_output_tokens), actual.output_tokens, share
         ),
-        "charged_pico": _beside(found.expected_pico, _span(found, has_cache=actual.has_cache), actual.charged_pico, share),
+        "charged_pico": _beside(
+            found.expected_pico, _span(found, has_cache=actual.has_cache), actual.charged_pico, share
+        ),
     }
 
 

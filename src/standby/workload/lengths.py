@@ -69,7 +69,9 @@ class Lengths:
 
 def _even(shortest: int, longest: int) -> Iterator[tuple[int, int]]:
     """Cut a range into bins of one round width: 1, 2 or 5 times a power of ten."""
-    width = next(w for k in range(12) for w in (10**k, 2 * 10**k, 5 * 10**k) if (longest - shortest) // w < MOST_BINS - 1)
+    width = next(
+        w for k in range(12) for w in (10**k, 2 * 10**k, 5 * 10**k) if (longest - shortest) // w < MOST_BINS - 1
+    )
     for low in range(shortest - shortest % width, longest + 1, width):
         yield low, low + width - 1
 

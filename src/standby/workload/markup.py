@@ -1,4 +1,4 @@
-"""HTML and SVG as functions. Text is escaped unless it is `Html` already, so that no key or message can become a tag."""
+"""HTML and SVG as functions. Text is escaped unless it is `Html` already: no key, no message becomes a tag."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Html(str):
     __slots__ = ()
 
 
-def el(name: str, *inside: str | None, **attributes: object) -> Html:
+def el(name: str, /, *inside: str | None, **attributes: object) -> Html:
     """Make an element: `class_` is class, `aria_label` is aria-label; what is None is left out."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
@@ -26,11 +26,6 @@ def el(name: str, *inside: str | None, **attributes: object) -> Html:
     return Html(f"<{name}{written}>{''.join(_safe(one) for one in inside if one is not None)}</{name}>")
 
 
-def joined(parts: Iterable[str | None]) -> Html:
-    """Put pieces behind each other."""
-    return Html("".join(_safe(part) for part in parts if part is not None))
-
-
 def _safe(text: str) -> str:
     return text if isinstance(text, Html) else html.escape(text)
 
@@ -40,9 +35,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int) -
     first = len(head) - numbers
     kinds = [None if at < first else "n" for at in range(len(head))]
     top = el("tr", *(el("th", text, class_=kind, scope="col") for text, kind in zip(head, kinds, strict=True)))
-    body = (
-        el("tr", *(el("td", text, class_=kind) for text, kind in zip(row, kinds, strict=True))) for row in rows
-    )
+    body = (el("tr", *(el("td", text, class_=kind) for text, kind in zip(row, kinds, strict=True))) for row in rows)
     return el("div", el("table", el("thead", top), el("tbody", *body)), class_="wide")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from standby.folder import sync_folder
 from standby.pricing.rates import dollars
-from standby.workload.markup import Html, bar, columns, el, joined, table
+from standby.workload.markup import Html, bar, columns, el, table
 from standby.workload.sentences import cost_words, length_words, time_words
 from standby.workload.words import counted, lasting, moment, percent, short
 
@@ -51,17 +51,19 @@ header p{overflow-wrap:anywhere}
 .tile{padding:.75rem 1rem}
 .tile b{display:block;font-size:1.45rem;line-height:1.3;font-weight:600;overflow-wrap:anywhere}
 section{padding:1.1rem 1.25rem;margin:.75rem 0}
-.row{display:grid;grid-template-columns:minmax(8rem,15rem) 1fr minmax(5.5rem,auto);gap:.2rem .9rem;align-items:center;
+.row{display:grid;grid-template-columns:15rem 1fr 9.5rem;gap:.2rem .9rem;align-items:center;
 margin:.45rem 0}
 .row .v{text-align:right}
 .bar{display:block;width:100%;height:.9rem;border-radius:.25rem}
 .columns{display:block;width:100%;height:8rem;border-bottom:1px solid var(--line)}
 .axis{display:flex;justify-content:space-between;color:var(--soft);font-size:.8rem}
+.time .axis{margin:0 10.4rem .6rem 15.9rem}
+.row+p{margin-top:.9rem}
 .track{fill:var(--track)}.c0{fill:var(--soft)}.bad{fill:var(--bad)}
-.c1{fill:var(--c1)}.c2{fill:var(--c2)}.c3{fill:var(--c3)}.c4{fill:var(--c4)}.c5{fill:var(--c5)}
-.warn{color:var(--bad)}
+.c1{fill:var(--c1)}.c2{fill:var(--c2)}.c3{fill:var(--c3)}.c4{fill:var(--c4)}.c5{fill:var(--c5)}.ink{fill:var(--ink)}
 .legend{list-style:none;margin:.7rem 0 .3rem;padding:0;display:flex;flex-wrap:wrap;gap:.3rem 1.4rem}
-.legend svg{width:.75rem;height:.75rem;border-radius:.15rem;margin-right:.45rem}
+.legend li{display:flex;gap:.45rem;align-items:baseline}
+.legend svg{flex:none;width:.75rem;height:.75rem;border-radius:.15rem}
 .cause{margin:0 0 1rem;overflow-wrap:anywhere}
 .cause:last-child{margin-bottom:0}
 code{font:.875em ui-monospace,"SF Mono",Menlo,Consolas,monospace;overflow-wrap:anywhere}
@@ -73,7 +75,8 @@ th.n,td.n{text-align:right;padding:.3rem 0 .3rem .9rem;white-space:nowrap}
 tbody tr:last-child td{border-bottom:0}
 footer{color:var(--soft);font-size:.875rem;margin-top:1.25rem;overflow-wrap:anywhere}
 @media (max-width:40rem){main{padding:1.25rem .75rem 2rem}section{padding:.9rem}
-.row{grid-template-columns:1fr auto}.row .bar{grid-column:1/-1;grid-row:2}.row .v{grid-column:2;grid-row:1}}
+.row{grid-template-columns:1fr auto}.row .bar{grid-column:1/-1;grid-row:2}.row .v{grid-column:2;grid-row:1}
+.time .axis{margin:0 0 .6rem}}
 @media print{:root{--paper:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb;--track:#eee;--bad:#a02a20;--c1:#2f6db0;
 --c2:#2a8c7a;--c3:#d08a1d;--c4:#8a5a2b;--c5:#7a4fa3}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
@@ -139,8 +142,8 @@ def _tile(label: str, value: str) -> Html:
     return el("div", el("b", value), el("span", label, class_="soft small"), class_="tile")
 
 
-def _section(title: str, *inside: Html | None) -> Html:
-    return el("section", el("h2", title), *inside)
+def _section(title: str, *inside: Html | None, kind: str | None = None) -> Html:
+    return el("section", el("h2", title), *inside, class_=kind)
 
 
 def _row(label: str, drawn: Html, value: str) -> Html:
@@ -161,10 +164,14 @@ def _cost(report: dict[str, Any]) -> Html:
     ]
     told = (report["predicted"] or {}).get("charged_pico") or {}
     scale = max([*(pico for _, pico, _ in lines), told.get("high") or 0, 1])
-    rows = [_row(name, bar([(0, pico / scale, kind)], f"{name}: {dollars(pico)}"), dollars(pico)) for name, pico, kind in lines]
+    rows = [
+        _row(name, bar([(0, pico / scale, kind)], f"{name}: {dollars(pico)}"), dollars(pico))
+        for name, pico, kind in lines
+    ]
     if told.get("low") is not None:
-        span = f"{dollars(told['low'])} to {dollars(told['high'])}"
-        rows.append(_row("predicted", bar([(told["low"] / scale, told["high"] / scale, "c5")], f"predicted: {span}"), span))
+        span, at = f"{dollars(told['low'])} to {dollars(told['high'])}", cost["charged_pico"] / scale
+        pieces = [(told["low"] / scale, told["high"] / scale, "c5"), (at - 0.002, at + 0.002, "ink")]
+        rows.append(_row("predicted, and the charge", bar(pieces, f"predicted: {span}"), span))
     return _section("Cost", *rows, *(el("p", text) for text in cost_words(report)))
 
 
@@ -189,11 +196,25 @@ def _cause(one: dict[str, Any], scale: int) -> Html:
     words = f", “{first['words']}”" if first["words"] else ""
     return el(
         "div",
-        _row(one["cause"], bar([(0, one["rows"] / scale, "bad")], f"{one['cause']}: {one['rows']:,}"), f"{one['rows']:,}"),
-        el("p", f"{_sentence(one['why'])}{_sentence(one['todo'])}", class_="small"),
-        el("p", "first: ", el("code", short(first["key"], MOST_KEY)), f" (row {first['row']:,}){words}", class_="small soft"),
+        _row(
+            one["cause"], bar([(0, one["rows"] / scale, "bad")], f"{one['cause']}: {one['rows']:,}"), f"{one['rows']:,}"
+        ),
+        el("p", _sentence(one["why"]), *_todo(one["todo"]), class_="small"),
+        el(
+            "p",
+            "first: ",
+            el("code", short(first["key"], MOST_KEY)),
+            f" (row {first['row']:,}){words}",
+            class_="small soft",
+        ),
         class_="cause",
     )
+
+
+def _todo(text: str) -> tuple[str, ...]:
+    """Set the command in it apart."""
+    words, found, command = text.partition(": standby ")
+    return (f"{_sentence(words)[:-2]}: ", el("code", f"standby {command}")) if found else (_sentence(text),)
 
 
 def _sentence(text: str) -> str:
@@ -214,9 +235,13 @@ def _tokens(report: dict[str, Any]) -> Html | None:
             pieces.append((at, at + tokens[key] / total, kind))
             at += tokens[key] / total
     legend = [
-        el("li", el("svg", el("rect", width="100%", height="100%", class_=kind), aria_hidden="true"),
-           f"{name} {tokens[key]:,} ({percent(tokens[key] / total)})")
-        for key, name, kind in TOKENS if tokens[key]
+        el(
+            "li",
+            el("svg", el("rect", width="100%", height="100%", class_=kind), aria_hidden="true"),
+            f"{name} {tokens[key]:,} ({percent(tokens[key] / total)})",
+        )
+        for key, name, kind in TOKENS
+        if tokens[key]
     ]
     return _section("Tokens", bar(pieces, f"{total:,} tokens"), el("ul", *legend, class_="legend"))
 
@@ -230,7 +255,8 @@ def _lengths(report: dict[str, Any]) -> Html | None:
     drawn = columns([one["answers"] for one in bins], labels, "how many answers are how long")
     edges = dict.fromkeys((bins[0]["from"], bins[len(bins) // 2]["from"], bins[-1]["to"]))
     axis = el("div", *(el("span", f"{edge:,}") for edge in edges), class_="axis")
-    return _section("Length of answers, in tokens", drawn, axis, el("p", length_words(told)))
+    fullest = f"The highest column stands for {counted(max(one['answers'] for one in bins), 'answer')}."
+    return _section("Length of answers, in tokens", drawn, axis, el("p", length_words(told)), el("p", fullest))
 
 
 # -- time
@@ -243,10 +269,10 @@ def _time(report: dict[str, Any]) -> Html | None:
     ended = [part for part in report["parts"] if part["seconds"] is not None]
     slowest = {part["number"] for part in sorted(ended, key=lambda part: -float(part["seconds"]))[:MOST_PARTS]}
     left_out = len(ended) - len(slowest)
-    more = el("p", f"{counted(left_out, 'quicker part')} not drawn.", class_="soft small") if left_out else None
-    axis = el("div", el("span", moment(time["began_at"])), el("span", moment(time["ended_at"])), class_="axis")
+    more = el("p", f"{left_out:,} quicker parts are not drawn.", class_="soft small") if left_out else None
+    axis = el("div", el("span", moment(time["began_at"])), el("span", f"+ {lasting(time['seconds'])}"), class_="axis")
     drawn = [_part_row(part, time) for part in ended if part["number"] in slowest]
-    return _section("Time", *drawn, axis, more, *(el("p", text) for text in time_words(report)))
+    return _section("Time", *drawn, axis, more, *(el("p", text) for text in time_words(report)), kind="time")
 
 
 def _part_row(part: dict[str, Any], time: dict[str, Any]) -> Html:

@@ -1,6 +1,6 @@
 """Why a row has no good answer, in plain words, and what to do about it. Pure.
 
-A cause is one of `outcomes`: how a batch ended for the row, the type of its error, or the reason why its answer stopped.
+A cause is one of `outcomes`: how a batch ended for the row, the type of its error, or why its answer stopped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ REMEDIES: Mapping[str, Remedy] = {
         why="the answer was cut at --max-tokens", todo="twice the room: standby retry --more-room {output}"
     ),
     "refusal": Remedy(
-        why="the model declined to answer", todo="change the prompt or leave these rows out; asked again it declines again"
+        why="the model declined to answer",
+        todo="change the prompt or leave these rows out; asked again it declines again",
     ),
     "schema": Remedy(
         why="the answer is not what --schema asks for",

@@ -85,6 +85,8 @@ class View:
     """Of the whole job, as it was estimated."""
     expected_s: tuple[float, float] | None = None
     """How long such a job took before, if that is known."""
+    doing: str = ""
+    """What is done at this moment, if it takes long."""
     note: str = ""
     """Why nothing moves, if so."""
 
@@ -130,6 +132,7 @@ class Runner:
     def run(self, *, until: Callable[[], bool] | None = None, wait_s: float | None = None) -> None:
         """Run until every row has its outcome, or `until` says so; `WaitOver` after `wait_s` seconds."""
         end = None if wait_s is None else self._clock() + wait_s
+        self._say(self.view())
         while True:
             pause = self._guarded()
             self._say(self.view())
@@ -173,6 +176,11 @@ class Runner:
                 view.expires_at = min(view.expires_at or "9", self._expires[part.number])
         view.is_live = self._is_live
         return view
+
+    def _tell(self, doing: str) -> None:
+        view = self.view()
+        view.doing = doing
+        self._say(view)
 
     # -- one part
 
@@ -249,6 +257,7 @@ class Runner:
         newest = self._service.newest()
         anchor = (newest.id, newest.created_at) if newest is not None else None
         part = self._job.move(part, PartState.SENDING, anchor=anchor)
+        self._tell(f"sending part {part.number}: {part.items:,} rows, {part.bytes / 1e6:,.1f} MB")
         try:
             made = self._service.create(self._job.body(part.number), key=f"{self._job.tag}-{part.number}")
         except Uncertain as error:
@@ -333,6 +342,7 @@ class Runner:
         if batch is None or not batch.results_url:
             return self._missed(part, batch)
         self._over("unknown", part)
+        self._tell(f"downloading the results of part {part.number}")
         tries = Tries(times=self._pace.download_tries, first_pause_s=self._pace.download_pause_s, wait=self._wait)
         found = collect.download(self._service, self._job, part, batch, tries)
         if not found.ours:
@@ -347,6 +357,7 @@ class Runner:
         return self._refute(part)
 
     def _settle(self, part: Part) -> None:
+        self._tell(f"reading the results of part {part.number}")
         account = collect.Account()
         rows = collect.settled(self._job, part, account, self._validate)
         self._job.settle(part, rows, found=account.facts, stop=lambda: self._why_to_stop(part))

@@ -77,4 +77,5 @@ def time_words(report: dict[str, Any]) -> Iterator[str]:
     again = report["rounds"][1:]
     if again:
         sent, good = sum(one["sent"] for one in again), sum(one["succeeded"] for one in again)
-        yield f"{counted(sent, 'row was', 'rows were')} sent again, and {good:,} of them answered then."
+        then = "none of them was" if not good else "all of them were" if good == sent else f"{good:,} of them were"
+        yield f"{counted(sent, 'row was', 'rows were')} sent again, and {then} answered then."

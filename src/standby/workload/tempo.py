@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 
 WINDOW_S = 600.0
@@ -32,7 +33,7 @@ class Tempo:
             return None
         (began, first), (last, done) = self._seen[0], self._seen[-1]
         times = [at for at, _ in self._seen]
-        gap = max(after - before for before, after in zip(times, times[1:], strict=False))
+        gap = max(after - before for before, after in itertools.pairwise(times))
         took = max(last - began, now - began - gap)
         return (done - first) / took if took > 0 else None
 

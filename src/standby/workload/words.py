@@ -28,7 +28,7 @@ def counted(number: float, one: str, several: str | None = None) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share: whole from ten percent on, with a digit below; never 100 % or 0 % of what is not all or nothing."""
+    """Write a share; what is not quite all or nothing never becomes 100% or 0%."""
     if share in {0, 1}:
         return f"{share:.0%}"
     if not 0.0005 <= abs(share) < 0.9995:
