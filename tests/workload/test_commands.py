@@ -139,7 +139,7 @@ def test_an_estimate_holds_what_the_job_then_takes(run: Run, tmp_path: Path) -> 
     ask = ("many.jsonl", *ASK, "-s", "Be brief.", "--max-tokens", "40")
     code, out, _ = run("estimate", *ask, "--json")
     estimate = json.loads(out)
-    assert (code, estimate["rows"], estimate["sampled"]) == (0, 300, 100)
+    assert (code, estimate["rows"], estimate["sampled"]) == (0, 300, 50)
     code, out, _ = run("run", *ask, "-o", "out.csv", *QUICK, "--json", "--max-cost", "5")
     report = json.loads(out)
     low, high = estimate["prompt_tokens_span"]

@@ -121,6 +121,7 @@ BUDGET = (
         metavar="DOLLARS",
         help="Send nothing that could cost more, parts and tries together.",
     ),
+    click.option("--no-estimate", is_flag=True, help="Count no prompts before; ignored with --max-cost."),
 )
 PAGE = (click.option("--report", "page", metavar="FILE", help="Write the report as an HTML page with charts too."),)
 SHOWN = (click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, money in pico-dollars."),)

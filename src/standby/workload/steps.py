@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from standby.pricing.rates import dollars
-from standby.workload import answers, jobfile
+from standby.workload import answers, history, jobfile
 from standby.workload.costs import PriceOf, prices_at
 from standby.workload.estimate import Estimate, estimate
 from standby.workload.faults import LocalState, OverBudget
@@ -62,7 +62,7 @@ def estimate_job(job: JobFile, service: Service) -> Estimate:
 def bind_budget(job: JobFile, found: Estimate, budget_pico: int) -> None:
     """Refuse a job that could cost more, and hold it to that across parts and tries. `OverBudget` says how much."""
     if found.worst_pico is None:
-        raise OverBudget(f"no price is known for {found.model}, so --max-cost cannot be kept; leave it out to go on")
+        raise OverBudget(f"--max-cost cannot be kept: {'; '.join(found.unknown)}. Leave it out to go on")
     if found.worst_pico > budget_pico:
         raise OverBudget(
             f"it could cost {dollars(found.worst_pico)} if every answer took all of --max-tokens, "
@@ -98,6 +98,7 @@ def write_job(job: JobFile, *, attached: Mapping[str, str] | None = None, output
     """Write the output from what was collected; return its rows."""
     count = answers.write(job, output or job.spec.output, attached=attached or {}, price_of=prices_of(job))
     job.note(written=datetime.now(UTC).isoformat())
+    history.remember(job)
     return count
 
 

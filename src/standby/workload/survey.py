@@ -1,0 +1,299 @@
+"""What a job asks for, found in one pass over its bodies on disk. Memory: some 20 bytes a request, whatever its length.
+
+A request weighs its bytes; images and documents in base 64 weigh as much as text of 1,500 tokens, whatever their size,
+since their bytes say nothing about their tokens.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from standby.workload.bodies import BUFFER
+from standby.workload.jobfile import JobFile
+from standby.workload.parts import COMMA, HEAD, TAIL
+from standby.workload.service import COUNTED
+
+MEDIA_BYTES = 6_000
+KEPT = 2_048
+"""Different prefixes up to which they are counted exactly; more are estimated, to some 3%."""
+LONGEST_COMMON = 1 << 20
+SAMPLING = ("temperature", "top_p", "top_k")
+Place = tuple[int, int]
+"""Of a request: its part, and the byte at which its line begins."""
+
+
+class Distinct:
+    """Count different values in little memory: only the smallest hashes are kept (a KMV sketch)."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._largest: list[int] = []
+        self._kept: set[int] = set()
+
+    def add(self, value: bytes) -> None:
+        """Count a value, unless it was seen."""
+        number = hash(value) & _MASK
+        if number in self._kept:
+            return
+        if len(self._kept) < KEPT:
+            self._kept.add(number)
+            heapq.heappush(self._largest, -number)
+        elif number < -self._largest[0]:
+            self._kept.add(number)
+            self._kept.discard(-heapq.heapreplace(self._largest, -number))
+
+    @property
+    def count(self) -> int:
+        """How many there are; exact below `KEPT`."""
+        if len(self._kept) < KEPT:
+            return len(self._kept)
+        return round((KEPT - 1) * _MASK / -self._largest[0])
+
+
+@dataclass(slots=True, kw_only=True)
+class Prefix:
+    """What requests begin with, up to a place where a marker could stand."""
+
+    size: int = 0
+    """Bytes of all requests together."""
+    distinct: Distinct = field(default_factory=Distinct)
+
+    def add(self, text: bytes) -> None:
+        """Take the beginning of one request."""
+        self.size += len(text)
+        self.distinct.add(text)
+
+
+@dataclass(slots=True, kw_only=True)
+class Asked:
+    """What all requests to one model ask for."""
+
+    model: str
+    sizes: array[int] = field(default_factory=lambda: array("Q"))
+    """What each weighs, in bytes."""
+    rows: array[int] = field(default_factory=lambda: array("Q"))
+    """Which request of the job each is, from 0."""
+    answers: Counter[int] = field(default_factory=Counter)
+    """Requests by how long their answers may be."""
+    uses: Counter[str] = field(default_factory=Counter)
+    """Requests by what they use: `schema`, `image`, `pdf`, `temperature`, `stream`, `marker`, `marker_1h`, ….."""
+    fixed: Prefix = field(default_factory=Prefix)
+    """Tools and system prompt."""
+    first: Prefix = field(default_factory=Prefix)
+    """Those, and the first block of the first turn."""
+    common: bytes | None = None
+    """What the prompts of all of them begin with, to the byte."""
+
+    @property
+    def longest_answer(self) -> int:
+        """Most tokens of one answer."""
+        return max(self.answers, default=0)
+
+    @property
+    def answer_tokens(self) -> int:
+        """Most tokens of all answers together."""
+        return sum(tokens * rows for tokens, rows in self.answers.items())
+
+    def is_used_by_all(self, name: str) -> bool:
+        """Whether every request uses it."""
+        return self.uses[name] == len(self.sizes)
+
+
+class Survey:
+    """All of it."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.models: dict[str, Asked] = {}
+        self.parts = array("L")
+        self.offsets = array("Q")
+        self._hashes = array("Q")
+
+    @property
+    def rows(self) -> int:
+        """How many requests there are."""
+        return len(self.parts)
+
+    @property
+    def most_asked(self) -> Asked:
+        """The model that most requests go to."""
+        return max(self.models.values(), key=lambda asked: len(asked.sizes))
+
+    def repeated(self) -> int:
+        """Count the requests that are equal to an earlier one."""
+        return len(self._hashes) - len(set(self._hashes))
+
+    def add(self, place: Place, line: bytes) -> None:
+        """Take one request."""
+        raw = bytes(_line(line).params)
+        params = _params(raw)
+        model = params.model if isinstance(params.model, str) else ""
+        asked = self.models.setdefault(model, Asked(model=model))
+        asked.rows.append(len(self.parts))
+        self.parts.append(place[0])
+        self.offsets.append(place[1])
+        self._hashes.append(hash(raw) & _MASK)
+        _look(asked, params, raw)
+
+
+def survey(job: JobFile) -> Survey:
+    """Look at every request of a prepared job that is sent for the first time."""
+    found = Survey()
+    for part in job.parts():
+        if part.round == 0 and job.body(part.number).exists():
+            for offset, line in _lines(job.body(part.number)):
+                found.add((part.number, offset), line)
+    return found
+
+
+def params_at(job: JobFile, place: Place) -> dict[str, Any]:
+    """Read the params of one request again."""
+    with job.body(place[0]).open("rb") as file:
+        file.seek(place[1])
+        found: dict[str, Any] = msgspec.json.decode(file.readline().removeprefix(COMMA))["params"]
+    return found
+
+
+def beginning_of(params: dict[str, Any]) -> dict[str, Any]:
+    """Keep tools and system prompt of a request, before a question of one letter."""
+    kept = {name: params[name] for name in ("model", "tools", "system") if params.get(name)}
+    return {**kept, "messages": [{"role": "user", "content": "x"}]}
+
+
+def prompt_of(params: dict[str, Any]) -> dict[str, Any]:
+    """Keep what a token count takes."""
+    return {name: value for name, value in params.items() if name in COUNTED}
+
+
+class _Line(msgspec.Struct):
+    params: msgspec.Raw
+
+
+class _Params(msgspec.Struct):
+    model: Any = ""
+    max_tokens: Any = 0
+    system: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = msgspec.Raw()
+    output_config: Any = None
+    output_format: Any = None
+    thinking: Any = None
+    temperature: Any = None
+    top_p: Any = None
+    top_k: Any = None
+    stream: Any = None
+    speed: Any = None
+    inference_geo: Any = None
+
+
+class _Turn(msgspec.Struct):
+    content: msgspec.Raw = msgspec.Raw()
+
+
+_line = msgspec.json.Decoder(_Line).decode
+_params = msgspec.json.Decoder(_Params).decode
+_turns = msgspec.json.Decoder(list[_Turn]).decode
+_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_MASK = (1 << 64) - 1
+
+
+def _lines(body: Path) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    with body.open("rb", buffering=BUFFER) as file:
+        for line in file:
+            if line not in {HEAD, TAIL}:
+                yield offset, line.removeprefix(COMMA)
+            offset += len(line)
+
+
+def _look(asked: Asked, params: _Params, raw: bytes) -> None:
+    most = params.max_tokens if isinstance(params.max_tokens, int) and 0 <= params.max_tokens < _MASK else 0
+    asked.answers[most] += 1
+    asked.sizes.append(len(raw) + _media(asked, bytes(params.messages)))
+    asked.uses.update(_uses(params, raw))
+    fixed = bytes(params.tools) + bytes(params.system)
+    asked.fixed.add(fixed)
+    asked.first.add(fixed + _first_block(params.messages))
+    prompt = fixed + bytes(params.messages)
+    asked.common = prompt[:LONGEST_COMMON] if asked.common is None else shared(asked.common, prompt)
+
+
+def _uses(params: _Params, raw: bytes) -> Iterator[str]:
+    """Name what a request uses that not every model takes, or that is priced apart."""
+    yield from (name for name in SAMPLING if getattr(params, name) is not None)
+    if _has(params.output_config, "format") or params.output_format:
+        yield "schema"
+    if isinstance(params.thinking, dict):
+        yield f"thinking:{params.thinking.get('type')}"
+    if params.stream is True:
+        yield "stream"
+    if params.speed == "fast":
+        yield "fast"
+    if params.inference_geo == "us":
+        yield "us"
+    if b'"web_search_' in bytes(params.tools):
+        yield "search"
+    if b'"cache_control"' in raw:
+        yield "marker_1h" if b'"1h"' in raw else "marker"
+
+
+def _has(value: Any, name: str) -> bool:
+    return isinstance(value, dict) and bool(value.get(name))
+
+
+def _media(asked: Asked, messages: bytes) -> int:
+    """Say how much more or less than its bytes a request weighs."""
+    if b'"image"' not in messages and b'"document"' not in messages:
+        return 0
+    found: list[dict[str, Any]] = list(_blocks(msgspec.json.decode(messages)))
+    kinds = {_kind(block) for block in found}
+    asked.uses.update(kind for kind in kinds if kind)
+    return sum(MEDIA_BYTES - len(str(block["source"].get("data") or "")) for block in found if _kind(block))
+
+
+def _kind(block: dict[str, Any]) -> str:
+    """Say whether a block is an image, or a PDF; a document of plain text is neither."""
+    source = block["source"]
+    if source.get("type") in {"text", "content"}:
+        return ""
+    return "image" if block["type"] == "image" else "pdf"
+
+
+def _blocks(value: Any) -> Iterator[dict[str, Any]]:
+    """Walk over images and documents, also in results of tools."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _blocks(one)
+    elif isinstance(value, dict):
+        if value.get("type") in {"image", "document"} and isinstance(value.get("source"), dict):
+            yield value
+        yield from _blocks(value.get("content"))
+
+
+def _first_block(messages: msgspec.Raw) -> bytes:
+    try:
+        turns = _turns(messages) if bytes(messages) else []
+        content = turns[0].content if turns else b""
+        blocks = _raws(content) if bytes(content).startswith(b"[") else [content]
+    except msgspec.DecodeError:
+        return b""
+    return bytes(blocks[0]) if blocks else b""
+
+
+def shared(one: bytes, other: bytes) -> bytes:
+    """Return what both begin with."""
+    if other.startswith(one):
+        return one
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
+    return one[:low]
