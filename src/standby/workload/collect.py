@@ -81,17 +81,17 @@ def download(service: Service, job: JobFile, part: Part, batch: Seen, tries: Tri
 def _read(service: Service, job: JobFile, part: Part, batch: Seen, tries: Tries) -> Found:
     """Try until all is there, or there is nothing left to try."""
     new = job.results(part.number).with_suffix(".new")
-    wrong = attempt = 0
+    attempt = ended = wrong = 0
     while True:
         failure = _append(service, job, part, batch, new)
         _drop_half_a_line(new)
         found = look_into(new, job, part)
         attempt += 1
-        is_wrong = failure is None and found.lines >= part.items
-        wrong += is_wrong
+        ended += failure is None
+        wrong += failure is None and found.lines >= part.items
         if found.is_whole(part.items) or wrong == MOST_WRONG or attempt == tries.times:
             break
-        if is_wrong:
+        if failure is None and (wrong or ended % 2 == 0):  # it was taken up, or as long as it should be: all is suspect
             _forget(job, part, new)
         tries.pause(attempt)
     if failure is not None and not found.is_whole(part.items):
