@@ -39,7 +39,19 @@ CANNOT_START = 3
 INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Standby(click.Group):
+    """The command: a workload as TOML may stand where a command would, `standby nightly.toml`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Put `nightly` in front of a file of TOML."""
+        if args[0].endswith(".toml") and args[0] not in self.commands:
+            args = ["nightly", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Standby, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="standby", message="%(prog)s %(version)s")
 def standby() -> None:
     """Serve Claude's Message Batches API over models that you run yourself."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +25,8 @@ from standby.cli.workload_flags import (
     pace_of,
     spec_of,
 )
+from standby.cli.workload_leave import at_work, guarded
+from standby.cli.workload_nightly import nightly
 from standby.cli.workload_progress import progress
 from standby.cli.workload_shown import conclude
 
@@ -34,32 +34,7 @@ if TYPE_CHECKING:
     from standby.workload.jobfile import JobFile
     from standby.workload.service import Service
 
-INTERRUPTED, TERMINATED = 130, 143
 JOB = click.argument("job", metavar="OUTPUT")
-
-
-class Terminated(BaseException):
-    """SIGTERM: leave as with Ctrl-C, with another code."""
-
-
-def guarded(command: Callable[..., int | None]) -> Callable[..., int]:
-    """Turn every error of a workload into one line and its exit code; a signal into how to go on."""
-
-    @functools.wraps(command)
-    def run(**given: Any) -> int:
-        from standby.workload.faults import WorkloadError
-
-        try:
-            with _terminable():
-                return command(**given) or 0
-        except WorkloadError as error:
-            click.echo(f"standby: {error}", err=True)
-            return error.code
-        except (KeyboardInterrupt, Terminated) as signaled:
-            _say_how_to_go_on()
-            return INTERRUPTED if isinstance(signaled, KeyboardInterrupt) else TERMINATED
-
-    return run
 
 
 @click.command()
@@ -251,8 +226,8 @@ def _started(spec: Any, given: dict[str, Any]) -> Iterator[tuple[JobFile, Servic
     service = connected(given["base_url"])
     with opened_job(spec, endpoint=service.endpoint, folder=folder) as job:
         register.remember(job.folder)
-        _REMEMBERED.append(given["output"])
-        yield job, service
+        with at_work(given["output"], job):
+            yield job, service
 
 
 @contextlib.contextmanager
@@ -262,36 +237,20 @@ def _opened(name: str, given: dict[str, Any]) -> Iterator[tuple[JobFile, Service
     with opened(register.place_of(name)) as job:
         service = connected(given["base_url"])
         steps.check_endpoint(job, service.endpoint)
-        _REMEMBERED.append(name)
-        yield job, service
+        with at_work(name, job):
+            yield job, service
 
 
-_REMEMBERED: list[str] = []
-"""The job at hand, for the words after Ctrl-C."""
-
-
-def _say_how_to_go_on() -> None:
-    click.echo("\nStopped here; the batches run on. The same command goes on where it was.", err=True)
-    if _REMEMBERED:
-        click.echo(f"Or: standby watch {_REMEMBERED[-1]}    (to end them: standby cancel {_REMEMBERED[-1]})", err=True)
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    def stop(number: int, frame: object) -> None:
-        del number, frame
-        raise Terminated
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-COMMANDS: tuple[click.Command, ...] = (run, submit, estimate, watch, collect, retry, cancel, list_jobs, report)
+COMMANDS: tuple[click.Command, ...] = (
+    run,
+    submit,
+    estimate,
+    nightly,
+    watch,
+    collect,
+    retry,
+    cancel,
+    list_jobs,
+    report,
+)
 __all__ = ["COMMANDS"]
