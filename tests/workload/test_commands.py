@@ -45,7 +45,7 @@ def test_run_answers_and_reports(run: Run) -> None:
     code, out, _ = run("run", "in.jsonl", *ASK, "-o", "out.csv", *QUICK)
     assert code == 0
     assert "4 of 4 rows are answered" in out
-    assert "with the cache: charged" in out
+    assert "in a batch: charged" in out
     assert [row["status"] for row in read("out.csv")] == ["succeeded"] * 4
 
 
@@ -53,7 +53,7 @@ def test_json_is_all_that_stands_on_standard_output(run: Run) -> None:
     """A script reads a report with a schema version; progress goes elsewhere."""
     code, out, err = run("run", "in.jsonl", *ASK, "-o", "out.csv", *QUICK, "--json")
     assert (code, json.loads(out)["schema"], json.loads(out)["succeeded"]) == (0, 1, 4)
-    assert "parts:" in err
+    assert "0 of 4 rows" in err
 
 
 def test_rows_may_come_through_a_pipe(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,15 +23,16 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collec
     _console().print(table)
 
 
-def say(text: str) -> None:
-    """Print a text: broken between words on a terminal, one line in a pipe."""
-    _console().print(text, soft_wrap=not _console().is_terminal)
+def say(text: str, *, err: bool = False) -> None:
+    """Print a text, on standard error if `err`: broken between words on a terminal, one line in a pipe."""
+    console = _console(err=err)
+    console.print(text, soft_wrap=not console.is_terminal)
 
 
-def _console() -> Console:
+def _console(*, err: bool = False) -> Console:
     from rich.console import Console
 
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = Console(markup=False, highlight=False, emoji=False, stderr=err)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console

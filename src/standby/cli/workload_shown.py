@@ -73,7 +73,7 @@ def _failures(report: dict[str, Any]) -> None:
     for one in failures[:MOST_CAUSES]:
         if one["first"]["words"]:
             first = one["first"]
-            say(f"{one['cause']}, row {first['row']:,} ({short(first['key'], MOST_KEY)}): {first['words']}")
+            say(f"For example row {first['row']:,} ({short(first['key'], MOST_KEY)}), {one['cause']}: {first['words']}")
 
 
 def _cost(cost: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ margin:.45rem 0}
 .columns{display:block;width:100%;height:8rem;border-bottom:1px solid var(--line)}
 .axis{display:flex;justify-content:space-between;color:var(--soft);font-size:.8rem}
 .time .axis{margin:0 10.4rem .6rem 15.9rem}
-.row+p{margin-top:.9rem}
+.row+p{margin-top:.9rem}.cause .row+p{margin-top:.2rem}
 .track{fill:var(--track)}.c0{fill:var(--soft)}.bad{fill:var(--bad)}
 .c1{fill:var(--c1)}.c2{fill:var(--c2)}.c3{fill:var(--c3)}.c4{fill:var(--c4)}.c5{fill:var(--c5)}.ink{fill:var(--ink)}
 .legend{list-style:none;margin:.7rem 0 .3rem;padding:0;display:flex;flex-wrap:wrap;gap:.3rem 1.4rem}
@@ -80,7 +80,7 @@ footer{color:var(--soft);font-size:.875rem;margin-top:1.25rem;overflow-wrap:anyw
 @media print{:root{--paper:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb;--track:#eee;--bad:#a02a20;--c1:#2f6db0;
 --c2:#2a8c7a;--c3:#d08a1d;--c4:#8a5a2b;--c5:#7a4fa3}
 *{-webkit-print-color-adjust:exact;print-color-adjust:exact}
-main{max-width:none;padding:0}section,.tile,.cause,tr{break-inside:avoid}body{font-size:11pt}}
+main{max-width:none;padding:0}.tile,.row,.cause,.columns,tr{break-inside:avoid}h2{break-after:avoid}body{font-size:11pt}}
 """
 
 
@@ -171,7 +171,7 @@ def _cost(report: dict[str, Any]) -> Html:
     if told.get("low") is not None:
         span, at = f"{dollars(told['low'])} to {dollars(told['high'])}", cost["charged_pico"] / scale
         pieces = [(told["low"] / scale, told["high"] / scale, "c5"), (at - 0.002, at + 0.002, "ink")]
-        rows.append(_row("predicted, and the charge", bar(pieces, f"predicted: {span}"), span))
+        rows.append(_row("predicted; the mark: charged", bar(pieces, f"predicted: {span}"), span))
     return _section("Cost", *rows, *(el("p", text) for text in cost_words(report)))
 
 
