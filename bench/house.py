@@ -160,12 +160,14 @@ class _Counting:
         if self._watch is not None:
             self._watch.tokens(count)
 
+    def prompt(self, tokens: int, reused: int) -> None:
+        self._attempt.prompt, self._attempt.cached = tokens, reused
+        if self._watch is not None:
+            self._watch.prompt(tokens, reused)
+
 
 def _finish(attempt: Attempt, message: Message) -> None:
-    usage = message.usage
-    attempt.tokens = usage.output_tokens
-    attempt.cached = usage.cache_read_input_tokens or 0
-    attempt.prompt = usage.input_tokens + attempt.cached
+    attempt.tokens = message.usage.output_tokens
     attempt.is_whole = True
 
 

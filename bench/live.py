@@ -26,7 +26,7 @@ from bench.interference import SIDES, Asked, latencies
 from bench.measure import spread
 from bench.rows import Row, wait_ended_gently
 from bench.traffic import Jobs, Live, words
-from tests.harness import HEADERS, ServerProcess, create, results
+from tests.harness import HEADERS, ServerProcess, call, create
 
 ENGINES = ("llamacpp", "local")
 SLOTS = 4
@@ -227,7 +227,7 @@ def _order_row(name: str, engine: str, jobs: Jobs, runs: int, least: float, *, i
 
 
 def makespan(engine: str, jobs: Jobs, order: str, seed: int) -> tuple[float, float]:
-    """Return seconds from create to end, and the share of prompt tokens out of the cache."""
+    """Return seconds from create to end, and the share of prompt tokens that the engine took out of its cache."""
     config: dict[str, dict[str, Any]] = {
         "engine": {"slots": SLOTS, "kv_cache_mb": CACHE_MB},
         "batch": {"order": order},
@@ -242,9 +242,8 @@ def makespan(engine: str, jobs: Jobs, order: str, seed: int) -> tuple[float, flo
         batch_id = create(running, batch_of(jobs, 0, seed))["id"]
         wait_ended_gently(running, batch_id)
         took_s = time.perf_counter() - start
-        usages = [row["message"]["usage"] for row in results(running, batch_id).values()]
-    cached = sum(usage["cache_read_input_tokens"] or 0 for usage in usages)
-    return took_s, cached / (cached + sum(usage["input_tokens"] for usage in usages))
+        reuse = call(running, "GET", f"/standby/v1/batches/{batch_id}").ok()["reuse"]
+    return took_s, float(reuse["engine_share"])
 
 
 def batch_of(jobs: Jobs, number: int, seed: int) -> list[dict[str, Any]]:

@@ -265,10 +265,9 @@ class Driver:
     async def _attempt(self, engine: Simulated, item: int, want: Want | None, place: Place | None) -> None:
         watch = _Watch(lambda: self._tell("first_token", want, place))
         context = Context(batch_id=BATCH, slot=place.slot if place is not None else None, watch=watch)
-        message = await engine.generate(self._work.params[item], live=False, context=context)
-        cached = message.usage.cache_read_input_tokens or 0
-        self.cached += cached
-        self.prompts += message.usage.input_tokens + cached
+        await engine.generate(self._work.params[item], live=False, context=context)
+        self.cached += watch.reused
+        self.prompts += watch.prompt_tokens
         self._tell("ended", want, place)
         self._in_flight -= 1
         self._done += 1
@@ -290,12 +289,17 @@ class Driver:
 
 @dataclass(slots=True)
 class _Watch:
-    """Tells of every arrival of tokens; gates heed the first."""
+    """Tells of every arrival of tokens; gates heed the first. Keeps what was reused."""
 
     tell: Callable[[], None]
+    prompt_tokens: int = 0
+    reused: int = 0
 
     def tokens(self, count: int) -> None:  # noqa: ARG002 - not how many
         self.tell()
+
+    def prompt(self, tokens: int, reused: int) -> None:
+        self.prompt_tokens, self.reused = tokens, reused
 
 
 @dataclass(slots=True)

@@ -70,6 +70,9 @@ class Reuse:
         return Reuse(prompt=self.prompt + other.prompt, reused=self.reused + other.reused)
 
 
+NO_REUSE = Reuse()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One batch as everybody outside the store sees it."""
@@ -304,7 +307,7 @@ class SegmentCommit:
     is_last: bool
     bills: tuple[Bill, ...] = ()
     """What the rows that succeeded cost, one bill a model; becomes the charge together with them."""
-    reuse: Reuse = Reuse()
+    reuse: Reuse = NO_REUSE
     """What the engine said of their prompts."""
 
 

@@ -245,7 +245,8 @@ async def test_the_cost_of_a_batch_shows_its_bound(world: World) -> None:
     batch_id = await world.ended(client, 3)
     facts = await world.store.plan_of(BatchId(batch_id))
     reuse = (await client.get(f"/standby/v1/batches/{batch_id}/cost")).ok()["reuse"]
-    assert reuse == {"read_share": 0.0, "bound": round(facts.shared_tokens / facts.prompt_tokens, 4)}
+    bound = round(facts.shared_tokens / facts.prompt_tokens, 4)
+    assert reuse == {"engine_share": None, "bound": bound, "read_share": 0.0}
 
 
 def test_dollars_are_read_exactly() -> None:

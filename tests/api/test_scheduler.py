@@ -91,7 +91,8 @@ async def test_reuse_stands_beside_its_bound(world: World, client: Client) -> No
     await world.work(batch_id)
     done = (await client.get(f"/standby/v1/batches/{batch_id}")).ok()
 
-    assert seen["reuse"]["cached_share"] is None
+    assert seen["reuse"]["engine_share"] is seen["reuse"]["billed_share"] is seen["reuse"]["cached_share"] is None
     assert seen["reuse"]["bound"] == pytest.approx(19 / 20, abs=0.05)
     assert seen["reuse"]["groups"] == 1
-    assert done["reuse"]["cached_share"] == 0.0
+    assert done["reuse"]["engine_share"] is None
+    assert done["reuse"]["billed_share"] == done["reuse"]["cached_share"] == 0.0

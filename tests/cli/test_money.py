@@ -105,7 +105,7 @@ def test_the_cost_of_a_batch(data: tuple[Path, Batch]) -> None:
     """Three prices, two savings, the mean, by model; the rows are not needed for it."""
     folder, batch = data
     shown = run(folder, "cost", batch.id, "--top", "0").stdout
-    for figure in ("$16.00", "$8.00", "$4.00", "$2.00", "50.0% of the prompt tokens", "haiku", "opus"):
+    for figure in ("$16.00", "$8.00", "$4.00", "$2.00", "the engine reused 75.0%", "50.0% are billed", "haiku", "opus"):
         assert figure in shown
     report = json.loads(run(folder, "cost", batch.id, "--top", "0", "--json").stdout)
     assert (report["cost_pico"], report["saved_by_cache_pico"]) == (4 * 10**12, 4 * 10**12)

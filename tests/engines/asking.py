@@ -33,6 +33,23 @@ from tests.engines.features import Feature, Lack
 PROMPT = "Write one short sentence about the sea."
 
 
+class Told:
+    """A watch that keeps what it is told."""
+
+    def __init__(self) -> None:
+        """Know of nothing."""
+        self.counts: list[int] = []
+        self.prompts: list[tuple[int, int]] = []
+
+    def tokens(self, count: int) -> None:
+        """Keep it."""
+        self.counts.append(count)
+
+    def prompt(self, tokens: int, reused: int) -> None:
+        """Keep it."""
+        self.prompts.append((tokens, reused))
+
+
 class Asking:
     """Base of the suite's parts: the engine, its name, what it lacks, and requests to it."""
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from standby.engines.base import Engine
+from standby.engines.base import Context, Engine
 from standby.wire.messages import ThinkingBlock
-from tests.engines.asking import PROMPT, Asking, assistant, lines, prompt_tokens, text_of, user
+from tests.engines.asking import PROMPT, Asking, Told, assistant, lines, prompt_tokens, text_of, user
 from tests.engines.features import Feature, refused, shows
 
 MARKER = {"type": "ephemeral"}
@@ -136,13 +136,16 @@ class Prompts(Asking):
 
     @shows(Feature.CACHE_READS)
     async def test_a_marked_prefix_is_read_from_the_cache_the_second_time(self, engine: Engine) -> None:
-        """The second time some of it is `cache_read_input_tokens`, and the sum is the same."""
+        """The second time some of it is `cache_read_input_tokens`, as a watch is told; the sum is the same."""
         text = lines(self.cacheable, first=f"Number {secrets.token_hex(4)}. ")
         system = [{"type": "text", "text": text, "cache_control": MARKER}]
-        first, second = [(await engine.generate(self.ask(system=system, max_tokens=2))).usage for _ in range(2)]
+        asked, told = self.ask(system=system, max_tokens=2), Told()
+        first, second = [(await engine.generate(asked, context=Context(watch=told))).usage for _ in range(2)]
         assert first.cache_read_input_tokens < prompt_tokens(first) // 2
         assert second.cache_read_input_tokens > prompt_tokens(second) // 2
         assert prompt_tokens(first) == prompt_tokens(second)
+        prompt, reused = told.prompts[-1]
+        assert (prompt, reused >= second.cache_read_input_tokens) == (prompt_tokens(second), True)
 
     @shows(Feature.COUNT)
     async def test_without_a_marker_all_tokens_are_input(self, engine: Engine) -> None:

@@ -15,13 +15,14 @@ import msgspec
 import pytest
 
 from standby.config import EngineSettings
-from standby.engines.base import Engine
+from standby.engines.base import Context, Engine
 from standby.engines.chat import Chat
 from standby.engines.local import Local
 from standby.errors import EngineError, Failure, StartError
 from standby.records import Rules
 from standby.wire.chat.dialect import HOST
 from standby.wire.messages import Event, MessageParams, decode_params
+from tests.engines.asking import Told
 from tests.engines.conftest import RunningHost
 from tests.engines.features import Feature, Lack
 from tests.engines.hostclient import LONG_TEXT, HostClient, ending, text_of
@@ -217,6 +218,25 @@ async def test_a_repeated_prefix_is_read_from_the_cache(host: HostClient) -> Non
     assert first["prompt_tokens_details"]["cached_tokens"] < 64
     assert before["prompt_tokens_details"]["cached_tokens"] < 64
     assert after["prompt_tokens"] - 33 <= after["prompt_tokens_details"]["cached_tokens"] < after["prompt_tokens"]
+
+
+async def test_what_the_engine_reused_is_told_although_nobody_marked_it(openvino_host: RunningHost) -> None:
+    """The second time all but the last block comes out of the cache; usage shows the whole prompt as input."""
+    engine = Chat(EngineSettings(), uds=openvino_host.uds, dialect=HOST, slots=openvino_host.slots)
+    await engine.start()
+    told = Told()
+    body = {
+        "model": "claude-anything",
+        "max_tokens": 1,
+        "messages": [{"role": "user", "content": f"{os.urandom(4).hex()} {' '.join(f'word{n}' for n in range(120))}"}],
+    }
+    params = decode_params(msgspec.json.encode(body), rules=Rules(), batch=False)
+    usages = [(await engine.generate(params, context=Context(watch=told))).usage for _ in range(2)]
+    await engine.close()
+    (prompt, first), (_, second) = told.prompts
+    assert first < 64
+    assert prompt - 33 <= second < prompt
+    assert [(usage.input_tokens, usage.cache_read_input_tokens) for usage in usages] == [(prompt, 0)] * 2
 
 
 async def test_counted_tokens_are_the_prompt_tokens_of_usage(host: HostClient) -> None:

@@ -27,6 +27,7 @@ from standby.wire.messages import (
     decode_count_params,
     decode_params,
 )
+from tests.engines.asking import Told
 from tests.engines.suite import is_idle
 
 Answer = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
@@ -515,20 +516,38 @@ async def test_an_engine_that_is_down_at_the_start_is_decided_when_it_answers(up
     await runner.cleanup()
 
 
-class _Told:
-    def __init__(self) -> None:
-        self.counts: list[int] = []
-
-    def tokens(self, count: int) -> None:
-        self.counts.append(count)
-
-
 async def test_a_watch_is_told_of_each_delta(upstream: Upstream, connect: Callable[..., Awaitable[Messages]]) -> None:
     """Such servers count at the end only: one token a delta, none for the beginning of a block or a ping."""
     upstream.answer = stream(START, *TEXT[:3], TEXT[2], TEXT[3], *END)
-    told = _Told()
+    told = Told()
     await (await connect()).generate(ask(), context=Context(watch=told))
     assert told.counts == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "prompts"),
+    [
+        ({"input_tokens": 10}, {"output_tokens": 9}, []),
+        ({"input_tokens": 10, "cache_read_input_tokens": None}, {"output_tokens": 9}, []),
+        ({"input_tokens": 10, "cache_read_input_tokens": 0}, {"output_tokens": 9}, [(10, 0)]),
+        ({"input_tokens": 10, "cache_read_input_tokens": 30}, {"output_tokens": 9}, [(40, 30)]),
+        ({"input_tokens": 0}, {"input_tokens": 4, "cache_read_input_tokens": 6, "output_tokens": 9}, [(10, 6)]),
+    ],
+)
+async def test_reads_are_told_only_by_a_server_that_names_them(
+    upstream: Upstream,
+    connect: Callable[..., Awaitable[Messages]],
+    start: dict[str, Any],
+    end: dict[str, Any],
+    prompts: list[tuple[int, int]],
+) -> None:
+    """A count that is left out is read as 0, but says nothing of a cache."""
+    began = {"type": "message_start", "message": {**START["message"], "usage": start}}
+    ended = [{**END[0], "usage": end}, END[1]]
+    upstream.answer = stream(began, *TEXT, *ended)
+    told = Told()
+    await (await connect()).generate(ask(), context=Context(watch=told))
+    assert told.prompts == prompts
 
 
 async def test_a_picture_that_a_server_fails_on_is_the_requests_fault(

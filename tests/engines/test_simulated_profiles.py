@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from standby.config import SimulatorSettings
-from standby.engines.base import CacheProfile
+from standby.engines.base import CacheProfile, Context
 from standby.engines.simulated import Simulated
 from standby.errors import EngineError, Failure, InvalidParams
 from standby.records import SECOND
 from standby.wire.messages import ContentBlockDelta, Message, MessageStart, Usage, accumulate
+from tests.engines.asking import Told, prompt_tokens
 from tests.engines.simulating import Held, ask, finish, started
 from tests.engines.suite import is_idle, text_of, until
 
@@ -39,16 +40,20 @@ class Bench:
         self.first: dict[str, float] = {}
         self.done: dict[str, float] = {}
         self.answers: dict[str, Message] = {}
+        self.prompts: dict[str, int] = {}
+        self.reused: dict[str, int] = {}
 
     async def stream(self, name: str, text: str, *, live: bool = False, **more: Any) -> None:
         """Ask, and note when the first and the last token came."""
         events = []
-        async for event in self.engine.stream(ask(text, **more), live=live):
+        told = Told()
+        async for event in self.engine.stream(ask(text, **more), live=live, context=Context(watch=told)):
             events.append(event)
             if isinstance(event, MessageStart):
                 self.first[name] = self.clock.passed_s
         self.done[name] = self.clock.passed_s
         self.answers[name] = accumulate(events)
+        self.prompts[name], self.reused[name] = told.prompts[0]
 
     def usage(self, name: str) -> Usage:
         """Return what a request used."""
@@ -197,7 +202,7 @@ async def test_on_vllm_requests_that_arrive_together_share_their_prefix() -> Non
     """Blocks can be reused as soon as their request is scheduled: one computes, the others wait for nothing."""
     it = await bench("vllm")
     await it.all(*(it.start(str(n), shared(n)) for n in range(4)))
-    cached = [it.usage(str(n)).cache_read_input_tokens for n in range(4)]
+    cached = [it.reused[str(n)] for n in range(4)]
     assert cached[0] == 0
     assert min(cached[1:]) > 1400
 
@@ -207,12 +212,12 @@ async def test_where_a_prefix_is_shared_after_the_first_token_one_should_go_firs
     """Together all compute the same prefix; behind a leader they read it, begin sooner, and all are done sooner."""
     together, led = await bench(profile), await bench(profile)
     await together.all(*(together.start(str(n), shared(n)) for n in range(4)))
-    assert [together.usage(str(n)).cache_read_input_tokens for n in range(4)] == [0] * 4
+    assert [together.reused[str(n)] for n in range(4)] == [0] * 4
 
     await led.all(led.start("0", shared(0)))
     began = led.clock.passed_s
     await led.all(*(led.start(str(n), shared(n)) for n in range(1, 4)))
-    assert min(led.usage(str(n)).cache_read_input_tokens for n in range(1, 4)) > 1000
+    assert min(led.reused[str(n)] for n in range(1, 4)) > 1000
     assert max(led.first[str(n)] for n in range(1, 4)) - began < 0.7 * max(together.first.values())
 
 
@@ -221,11 +226,11 @@ async def test_llamacpp_reuses_a_prompt_only_in_the_slot_that_had_it() -> None:
     it = await bench("llamacpp", slots=2)
     for name in ("1", "2", "3"):
         await it.all(it.start(name, shared(int(name))))
-    assert it.usage("1").cache_read_input_tokens == 0
-    assert min(it.usage(name).cache_read_input_tokens for name in ("2", "3")) > 1400
+    assert it.reused["1"] == 0
+    assert min(it.reused[name] for name in ("2", "3")) > 1400
     other = await bench("llamacpp", slots=2)
     await other.all(*(other.start(str(n), shared(n)) for n in range(4)))
-    cached = [other.usage(str(n)).cache_read_input_tokens for n in range(4)]
+    cached = [other.reused[str(n)] for n in range(4)]
     assert cached[:2] == [0, 0]
     assert min(cached[2:]) > 1400
 
@@ -235,7 +240,21 @@ async def test_llamacpp_forgets_a_prefix_that_another_took_the_slot_of() -> None
     it = await bench("llamacpp", slots=2)
     for name in ("lake", "land", "ship", "lake ", "land ", "ship "):
         await it.all(it.start(name, name.strip() * 300))
-    assert all(it.usage(name).cache_read_input_tokens < 20 for name in it.answers)
+    assert all(it.reused[name] < 20 for name in it.answers)
+
+
+@pytest.mark.parametrize("profile", ENGINES)
+async def test_usage_shows_only_what_was_marked_of_what_was_reused(profile: str) -> None:
+    """Whoever watches is told what was reused; whoever asked reads of it up to the breakpoint, or nothing."""
+    it = await bench(profile)
+    marked = [{"type": "text", "text": LONG, "cache_control": {"type": "ephemeral"}}]
+    for name, system in (("first", LONG), ("plain", LONG), ("marked", marked)):
+        await it.all(it.start(name, name, system=system))
+    plain, whole = it.usage("plain"), it.usage("marked")
+    assert (plain.input_tokens, plain.cache_read_input_tokens) == (it.prompts["plain"], 0)
+    assert 1400 < it.reused["plain"] < it.prompts["plain"]
+    assert 1400 < whole.cache_read_input_tokens <= it.reused["marked"]
+    assert prompt_tokens(whole) == it.prompts["marked"]
 
 
 async def test_a_small_cache_keeps_what_was_used_last() -> None:
@@ -244,9 +263,9 @@ async def test_a_small_cache_keeps_what_was_used_last() -> None:
     texts = {"a": "lake " * 1500, "b": "land " * 1500, "c": "ship " * 1500}
     for number, name in enumerate("abacab"):
         await it.all(it.start(f"{number}{name}", texts[name]))
-    cached = {name: answer.usage.cache_read_input_tokens > 1400 for name, answer in it.answers.items()}
+    cached = {name: reused > 1400 for name, reused in it.reused.items()}
     assert cached == {"0a": False, "1b": False, "2a": True, "3c": False, "4a": True, "5b": False}
-    assert 0 < it.usage("5b").cache_read_input_tokens < 1400
+    assert 0 < it.reused["5b"] < 1400
 
 
 async def test_cached_tokens_come_sooner() -> None:
@@ -363,7 +382,7 @@ ARRIVALS = st.lists(
 )
 
 
-async def trace(profile: str, arrivals: list[Arrival]) -> list[tuple[str, float, float, Usage]]:
+async def trace(profile: str, arrivals: list[Arrival]) -> list[tuple[str, float, float, Usage, int]]:
     """Run some requests and write down what happened when."""
     it = await bench(profile, slots=2, kv_tokens=900)
     tasks = []
@@ -377,7 +396,7 @@ async def trace(profile: str, arrivals: list[Arrival]) -> list[tuple[str, float,
         error = task.exception()
         assert error is None or (profile == "remote" and isinstance(error, EngineError))
         assert error is not None or it.usage(task_name(tasks, task)).output_tokens == min(tokens, 8)
-    return [(name, it.first[name], at, it.usage(name)) for name, at in it.done.items()]
+    return [(name, it.first[name], at, it.usage(name), it.reused[name]) for name, at in it.done.items()]
 
 
 def task_name(tasks: list[asyncio.Task[None]], task: asyncio.Task[None]) -> str:

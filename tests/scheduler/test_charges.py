@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from standby.config import BatchSettings, WorkerSettings
 from standby.errors import Conflict, EngineError, Failure
 from standby.pricing.book import PriceBook
+from standby.pricing.rates import prompt_of
 from standby.records import BatchId, Tokens
 from standby.scheduler.inspection import inspect
 from standby.scheduler.worker import Worker
@@ -127,16 +128,18 @@ class Story:
 
 
 async def charged_as_committed(story: Story) -> None:
-    """Compare every batch's bills with its rows, priced one by one."""
+    """Compare every batch's bills with its rows, priced one by one, and the prompts that were told of with theirs."""
     house, prices = story.house, PriceBook()
     for batch_id in story.batches:
         batch = await house.store.get_batch(house.workspace, batch_id)
         charge, unpriced, requests = Counter[str](), Counter[str](), Counter[str]()
+        prompts = 0
         for result in (await house.rows(batch_id)).values():
             if result["type"] == "succeeded":
                 model, usage = result["message"]["model"], result["message"]["usage"]
                 price = prices.price(model, house.now_us())
                 requests[model] += 1
+                prompts += prompt_of(_tokens(usage))
                 unpriced[model] += price is None
                 charge[model] += price.charge(_tokens(usage), is_batch=True) if price else 0
         bills = {bill.model: bill for bill in await house.store.bills_of(batch_id)}
@@ -144,6 +147,7 @@ async def charged_as_committed(story: Story) -> None:
         assert {model: bill.requests for model, bill in bills.items()} == dict(requests)
         assert {model: bill.charge_pico for model, bill in bills.items()} == {m: charge[m] for m in requests}
         assert {model: bill.unpriced for model, bill in bills.items()} == {m: unpriced[m] for m in requests}
+        assert (await house.store.reuse_of(batch_id)).prompt == prompts
     assert await house.store.check() == []
     assert await inspect(house.store, house.blobs) == []
 

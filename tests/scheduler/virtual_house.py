@@ -93,8 +93,6 @@ class Machine(Simulated):
             told = replace(context, watch=_Counting(seen, self._loop, context.watch))
             answering = super().generate(params, deadline_us=deadline_us, live=live, context=told)
             message = await self._unless_broken(answering, context)
-            seen.cached = message.usage.cache_read_input_tokens or 0
-            seen.prompt = message.usage.input_tokens + seen.cached
             seen.is_whole, seen.tokens = True, message.usage.output_tokens
             return message
 
@@ -163,6 +161,11 @@ class _Counting:
         self._seen.tokens += count
         if self._watch is not None:
             self._watch.tokens(count)
+
+    def prompt(self, tokens: int, reused: int) -> None:
+        self._seen.prompt, self._seen.cached = tokens, reused
+        if self._watch is not None:
+            self._watch.prompt(tokens, reused)
 
 
 class World(House):

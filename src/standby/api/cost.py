@@ -16,7 +16,7 @@ from standby.blobs.base import Blobs
 from standby.pricing.bills import charge_of
 from standby.pricing.book import PriceBook
 from standby.pricing.rates import prompt_of
-from standby.records import Batch, Bill, PlanFacts, Tokens
+from standby.records import Batch, Bill, PlanFacts, Reuse, Tokens
 from standby.store.base import Store
 from standby.wire.batches import timestamp
 from standby.wire.messages import Usage, tokens_of
@@ -32,7 +32,9 @@ async def cost_of(
     Money is whole pico-dollars; null if no price is known. `items` are the dearest by the prices of the day on which
     the batch ended (of now, while it runs); none are named once its results are archived.
     """
-    bills = await store.bills_of(batch.id)
+    bills, told, plan = await asyncio.gather(
+        store.bills_of(batch.id), store.reuse_of(batch.id), store.plan_of(batch.id)
+    )
     whole = _whole(bills)
     dearest = []
     if top and batch.archived_us is None:
@@ -45,7 +47,11 @@ async def cost_of(
         "created_at": timestamp(batch.created_us),
         "ended_at": None if batch.ended_us is None else timestamp(batch.ended_us),
         **_sums(whole),
-        "reuse": {"read_share": read_share(whole.tokens), "bound": bound_of(await store.plan_of(batch.id))},
+        "reuse": {
+            "engine_share": engine_share(told),
+            "bound": bound_of(plan),
+            "read_share": read_share(whole.tokens),
+        },
         "models": [{"model": bill.model or None, **_sums(bill)} for bill in bills],
         "not_charged": {
             outcome: {"items": getattr(batch.counts, outcome), "cost_pico": 0}
@@ -80,8 +86,13 @@ def _whole(bills: list[Bill]) -> Bill:
     return whole
 
 
+def engine_share(told: Reuse) -> float | None:
+    """Return the share of prompt tokens that engines took out of their caches; None if none of them told."""
+    return round(told.reused / told.prompt, 4) if told.prompt else None
+
+
 def read_share(tokens: Tokens) -> float | None:
-    """Return the share of prompt tokens that came out of a cache."""
+    """Return the share of prompt tokens that is billed as read from a cache: only up to breakpoints (contract 9.2)."""
     prompt = prompt_of(tokens)
     return round(tokens.read / prompt, 4) if prompt else None
 

@@ -13,10 +13,10 @@ from starlette.types import ASGIApp
 
 from standby.api.batches import download, find_batch, no_results
 from standby.api.call import Caller
-from standby.api.cost import bound_of, read_share
+from standby.api.cost import bound_of, engine_share, read_share
 from standby.api.deps import Deps
 from standby.api.replies import json_reply
-from standby.records import SECOND, Batch, BatchView, PlanFacts, SchedulerView, Tokens
+from standby.records import SECOND, Batch, BatchView, PlanFacts, Reuse, SchedulerView, Tokens
 from standby.wire.batches import timestamp
 
 
@@ -30,11 +30,13 @@ class Extensions:
     async def progress(self, request: Request, caller: Caller) -> Response:
         """Read counts, rate, estimate and tokens of one batch."""
         store, batch = self._deps.store, await find_batch(self._deps, request, caller)
-        tokens, plan = await asyncio.gather(store.tokens_of(batch.id), store.plan_of(batch.id))
+        tokens, told, plan = await asyncio.gather(
+            store.tokens_of(batch.id), store.reuse_of(batch.id), store.plan_of(batch.id)
+        )
         view = self._deps.explain.batch(batch.id) if batch.ended_us is None else None
         now_us = self._deps.clock()
         progress = progress_of(batch, tokens=tokens, now_us=now_us)
-        body = progress | outlook_of(view, now_us=now_us) | {"reuse": reuse_of(tokens, plan)}
+        body = progress | outlook_of(view, now_us=now_us) | {"reuse": reuse_of(tokens, told, plan)}
         return json_reply(msgspec.json.encode(body))
 
     async def scheduler(self, request: Request, caller: Caller) -> Response:  # noqa: ARG002 - the shape of a verb
@@ -95,11 +97,17 @@ def outlook_of(view: BatchView | None, *, now_us: int) -> dict[str, Any]:
     return found
 
 
-def reuse_of(tokens: dict[str, int], plan: PlanFacts) -> dict[str, Any]:
-    """Say how much of the prompts so far came out of a cache, and the most that the plan's order could have saved."""
+def reuse_of(tokens: dict[str, int], told: Reuse, plan: PlanFacts) -> dict[str, Any]:
+    """Say how much of the prompts so far the engines reused and how much was billed as read from a cache.
+
+    `bound` is the most that the plan's order could have saved; `cached_share` is the first name of `billed_share`.
+    """
+    billed = read_share(Tokens(**tokens))
     return {
-        "cached_share": read_share(Tokens(**tokens)),
+        "engine_share": engine_share(told),
         "bound": bound_of(plan) or 0.0,
+        "billed_share": billed,
+        "cached_share": billed,
         "groups": plan.groups,
     }
 

@@ -173,10 +173,7 @@ def _show_cost(report: dict[str, Any]) -> None:
         ("", "cost"),
         [(name, _money(report[column], report)) for name, column in [*lines, ("an item", "mean_item_pico")]],
     )
-    if report["reuse"]["read_share"] is not None:
-        bound = report["reuse"]["bound"]
-        most = "" if bound is None else f"; its plan repeats {bound:.1%}, the most that could"
-        click.echo(f"{report['reuse']['read_share']:.1%} of the prompt tokens came out of a cache{most}.")
+    _show_reuse(report["reuse"])
     if len(report["models"]) > 1:
         show(
             ("model", "requests", "charged"),
@@ -187,3 +184,13 @@ def _show_cost(report: dict[str, Any]) -> None:
             ("dearest items", "model", "cost"),
             [(one["custom_id"], one["model"], dollars(one["cost_pico"])) for one in report["items"]],
         )
+
+
+def _show_reuse(reuse: dict[str, Any]) -> None:
+    """Say what the engines reused, beside the most that they could, and what of it is billed."""
+    engine, billed, bound = reuse["engine_share"], reuse["read_share"], reuse["bound"]
+    if billed is None:
+        return
+    most = "" if bound is None else f"; its plan repeats {bound:.1%}, the most that could"
+    told = "the engine does not tell how much it reused" if engine is None else f"the engine reused {engine:.1%}"
+    click.echo(f"Of the prompt tokens {told}{most}; {billed:.1%} are billed as read from a cache.")

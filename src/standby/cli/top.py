@@ -116,7 +116,7 @@ def _batches(batches: list[dict[str, Any]]) -> RenderableType:
             f"{one['size']:,}",
             _number(one.get("recent_items_per_s", one["items_per_s"])),
             _ends(one),
-            _share(reuse["cached_share"]),
+            _share(reuse["engine_share"]),
             _share(reuse["bound"]),
             one.get("waits", one["processing_status"]),
         )

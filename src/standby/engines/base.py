@@ -63,6 +63,14 @@ class Watch(Protocol):
         """Say that so many more tokens of the answer are out, now; the first call is the first token."""
         ...
 
+    def prompt(self, tokens: int, reused: int) -> None:
+        """Say how long the prompt of a whole answer was, and how much of it came out of the engine's cache.
+
+        Both as the engine counts, breakpoints or not (usage shows only what lies before these). Not called by an
+        engine that does not tell.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:

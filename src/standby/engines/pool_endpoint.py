@@ -154,6 +154,11 @@ class Endpoint:
         if self._meters is not None:
             self._meters.attempts.labels(self.name, result).inc()
 
+    def _reused(self, tokens: int, reused: int) -> None:
+        if self._meters is not None:
+            self._meters.prompt_tokens.labels(self.name).inc(tokens)
+            self._meters.reused_tokens.labels(self.name).inc(reused)
+
 
 class Turn:
     """One request at one endpoint, from its place to its end; the breaker and the meters learn how it ended."""
@@ -193,6 +198,14 @@ class Turn:
         self._answering.tokens(count, self._endpoint._clock())  # noqa: SLF001
         if self._others is not None:
             self._others.tokens(count)
+
+    def prompt(self, tokens: int, reused: int) -> None:
+        """Hear from the engine what it reused of a prompt; it is not taken at its word where that makes no sense."""
+        tokens = max(0, tokens)
+        reused = max(0, min(reused, tokens))
+        self._endpoint._reused(tokens, reused)  # noqa: SLF001 - its own class
+        if self._others is not None:
+            self._others.prompt(tokens, reused)
 
     def passes(self, event: Event) -> None:
         """See an event go by: of an engine that tells nothing, each piece of an answer is a token."""

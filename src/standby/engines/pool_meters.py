@@ -25,6 +25,18 @@ class EndpointMeters:
             ["endpoint", "result"],
             registry=registry,
         )
+        self.prompt_tokens = Counter(
+            "standby_endpoint_prompt_tokens",
+            "Prompt tokens of answers of which an endpoint told how much it reused.",
+            ["endpoint"],
+            registry=registry,
+        )
+        self.reused_tokens = Counter(
+            "standby_endpoint_reused_tokens",
+            "Of them, those that came out of the engine's own cache, whether a client marked them or not.",
+            ["endpoint"],
+            registry=registry,
+        )
         self._state = Gauge(
             "standby_endpoint_state",
             "1 for the state that an endpoint is in: `closed` (gets work), `open`, `half_open`, `away`.",

@@ -29,7 +29,7 @@ async def attempt(engine: Engine, flight: Flight, *, bill: Callable[[Message], B
         params = decode_params(item.params, rules=lease.rules, batch=True)
         await check_model(engine, params)
         message = await engine.generate(params, deadline_us=lease.expires_us, live=False, context=_context(flight))
-        return _succeeded(item, message, bill)
+        return _succeeded(flight, message, bill)
     except InvalidParams as fault:
         return errored(item, fault.type, fault.message)
     except (EngineError, ApiError):
@@ -65,11 +65,13 @@ def errored(item: Queued, type_: str, message: str) -> Settled:
     )
 
 
-def _succeeded(item: Queued, message: Message, bill: Callable[[Message], Bill]) -> Settled:
+def _succeeded(flight: Flight, message: Message, bill: Callable[[Message], Bill]) -> Settled:
+    entry = flight.item.entry
     return Settled(
-        item=item.entry.item,
+        item=entry.item,
         outcome=Outcome.SUCCEEDED,
-        row=succeeded_row(item.entry.custom_id, message),
+        row=succeeded_row(entry.custom_id, message),
         tokens=tokens_of(message.usage),
         bill=bill(message),
+        reuse=flight.reuse,
     )

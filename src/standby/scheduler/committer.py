@@ -16,7 +16,17 @@ import structlog
 
 from standby.blobs.base import Blobs
 from standby.config import WorkerSettings
-from standby.records import Clock, Record, SegmentCommit, Tokens, by_model, count_outcomes, pack_records
+from standby.records import (
+    NO_REUSE,
+    Clock,
+    Record,
+    Reuse,
+    SegmentCommit,
+    Tokens,
+    by_model,
+    count_outcomes,
+    pack_records,
+)
 from standby.scheduler.held import HeldRun, Settled
 from standby.scheduler.meters import Meters
 from standby.store.base import Store
@@ -130,6 +140,7 @@ class Committer:
             counts=count_outcomes(settled.outcome for settled in rows),
             tokens=reduce(Tokens.__add__, (settled.tokens for settled in rows), Tokens()),
             is_last=is_last,
+            reuse=reduce(Reuse.__add__, (settled.reuse for settled in rows), NO_REUSE),
             bills=tuple(by_model(row.bill for row in rows if row.bill is not None).values()),
         )
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from standby.records import SECOND
+from standby.records import NO_REUSE, SECOND, Reuse
 from standby.scheduler.gates import Place
 from standby.scheduler.held import HeldRun, Queued
 from standby.scheduler.quota import Token
@@ -35,6 +35,8 @@ class Flight:
     """When its first token was out."""
     out: int = 0
     """Tokens of its answer so far."""
+    reuse: Reuse = NO_REUSE
+    """What the engine said of the prompt, once the answer is whole."""
     is_yielding: bool = False
     """Whether it is being stopped for live traffic."""
     is_stopping: bool = False
@@ -57,6 +59,10 @@ class Flight:
         self.out += count
         if is_first and count:
             self.first(self)
+
+    def prompt(self, tokens: int, reused: int) -> None:
+        """Take note of what the engine reused; of several endpoints that were tried the last counts."""
+        self.reuse = Reuse(prompt=tokens, reused=reused)
 
     def remaining_s(self, now_us: int, gap_s: float) -> float:
         """Return how long it will go on at its own pace, at first at that of others: `gap_s` from token to token.

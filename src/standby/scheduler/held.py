@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from standby.blobs.base import Blobs, items_key, plan_key, segment_key
-from standby.records import PLAN_ENTRY, BatchId, Bill, LeasedRun, PlanEntry, Tokens, unpack_plan
+from standby.records import NO_REUSE, PLAN_ENTRY, BatchId, Bill, LeasedRun, PlanEntry, Reuse, Tokens, unpack_plan
 from standby.scheduler.gates import Want
 from standby.scheduler.plan import CACHED, OUTPUT
 from standby.scheduler.prompts import BYTES_A_TOKEN
@@ -60,6 +60,8 @@ class Settled:
     """What it cost; only for an item that succeeded."""
     token: Token | None = None
     """What is reserved for it until its charge is in the ledger."""
+    reuse: Reuse = NO_REUSE
+    """What the engine said of its prompt; nothing if it does not tell, or did not succeed."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -7,6 +7,7 @@ message itself and on its usage are left out.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -66,6 +67,7 @@ _PLAIN: dict[str, type[ContentBlockStop | MessageStop | Ping | ErrorEvent]] = {
     "ping": Ping,
     "error": ErrorEvent,
 }
+_READS = re.compile(rb'"cache_read_input_tokens"\s*:\s*\d')
 _decode = msgspec.json.Decoder(Json).decode
 
 
@@ -83,6 +85,11 @@ def read_answer(data: bytes) -> Message:
         return _message(_decode(data))
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"the message cannot be read ({type(error).__name__})") from None
+
+
+def tells_reads(data: bytes) -> bool:
+    """Whether a message, or an event with usage, says what was read from a cache; if left out, it reads as 0."""
+    return _READS.search(data) is not None
 
 
 def _event(raw: Json) -> Event | None:

@@ -10,23 +10,13 @@ from aiohttp import web
 
 from standby.engines.base import CacheProfile, Context
 from standby.engines.chat import Chat
+from standby.errors import EngineError
 from standby.wire.chat.dialect import GENERIC, HOST, LLAMACPP
 from standby.wire.messages import accumulate
+from tests.engines.asking import Told
 from tests.engines.chat.scripted import MODELS, Answer, Connect, Script, ask, chunk, stream, usage
 
 PROPS = {"total_slots": 2, "default_generation_settings": {"n_ctx": 100}}
-
-
-class Told:
-    """A watch that keeps what it is told."""
-
-    def __init__(self) -> None:
-        """Know of nothing."""
-        self.counts: list[int] = []
-
-    def tokens(self, count: int) -> None:
-        """Keep it."""
-        self.counts.append(count)
 
 
 async def watched(engine: Chat, *, streams: bool, **more: Any) -> list[int]:
@@ -64,6 +54,42 @@ async def test_the_engines_count_goes_first(script: Script, connect: Connect, *,
     chunks = [{**chunk(text), "usage": {**counts, "completion_tokens": output}} for text, output in said]
     script.answer = stream(*chunks, {**chunk("", finish="stop"), "usage": {**counts, "completion_tokens": 7}})
     assert await watched(await connect(HOST), streams=streams) == [1, 3, 2]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_what_was_reused_is_told_at_the_end_marked_or_not(
+    script: Script, connect: Connect, *, streams: bool
+) -> None:
+    """Once an answer, as the engine counts, while usage shows nothing of it where nobody marked anything."""
+    counts = {"prompt_tokens": 40, "prompt_tokens_details": {"cached_tokens": 32}}
+    chunks = [{**chunk(text), "usage": {**counts, "completion_tokens": n}} for n, text in enumerate(("Hi", " you"), 1)]
+    script.answer = stream(*chunks, {**chunk("", finish="stop"), "usage": {**counts, "completion_tokens": 2}})
+    engine, told = await connect(HOST), Told()
+    if streams:
+        events = [event async for event in engine.stream(ask(), context=Context(watch=told))]
+        read = accumulate(events).usage.cache_read_input_tokens
+    else:
+        read = (await engine.generate(ask(), context=Context(watch=told))).usage.cache_read_input_tokens
+    assert (told.prompts, read) == ([(40, 32)], 0)
+
+
+async def test_an_engine_that_told_once_reused_nothing_where_it_is_silent(script: Script, connect: Connect) -> None:
+    """As vLLM is, which names cached tokens only if there are some; one that never does tells nothing at all."""
+    silent = {"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 1}}
+    engine, told = await connect(GENERIC), Told()
+    for last in (silent, usage(40, 1, 16), silent):
+        script.answer = stream(chunk("Hi"), chunk("", finish="stop"), last)
+        await engine.generate(ask(), context=Context(watch=told))
+    assert told.prompts == [(40, 16), (40, 0)]
+
+
+async def test_a_broken_answer_tells_nothing_of_its_prompt(script: Script, connect: Connect) -> None:
+    """What it found in the cache counts with the attempt that is kept."""
+    script.answer = stream({**usage(40, 1, 32), **chunk("Hi")}, done=False)
+    engine, told = await connect(HOST), Told()
+    with pytest.raises(EngineError):
+        await engine.generate(ask(), context=Context(watch=told))
+    assert (told.counts, told.prompts) == ([1], [])
 
 
 async def test_a_slot_is_asked_for_where_there_are_slots(script: Script, connect: Connect) -> None:

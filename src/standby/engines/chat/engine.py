@@ -64,6 +64,7 @@ class Chat:
         self._scraper = Scraper(self._connection)
         self._kept = Slots(self._connection, is_ours=dialect is not None)
         self._pace = Pace()
+        self._tells_reuse = False
         self._known: Known | None = None
         self._looking: asyncio.Task[None] | None = None
         self._trying: asyncio.Task[None] | None = None
@@ -157,7 +158,7 @@ class Chat:
                     self._take_back_priority(body, refused, is_late=answer.has_begun)
                 else:
                     message = whole.end()
-                    answer.teach(self._pace)
+                    self._learn(answer)
                     return message
 
     async def stream(
@@ -187,7 +188,7 @@ class Chat:
                 else:
                     for event in writing.end():
                         yield event
-                    answer.teach(self._pace)
+                    self._learn(answer)
                     return
 
     async def count_tokens(self, params: CountParams) -> int:
@@ -251,6 +252,13 @@ class Chat:
         patience = Patience(self._limits(data, params.max_tokens), deadline_us)
         writing = Writing(params, model=model, dialect=self.dialect)
         return _Answer(writing, patience, watch, most=MOST_CHUNKS * params.max_tokens + SPARE_CHUNKS), data
+
+    def _learn(self, answer: _Answer) -> None:
+        """Learn from a whole answer; an engine that told once what it reused is silent only where that was nothing."""
+        answer.teach(self._pace)
+        self._tells_reuse = self._tells_reuse or answer.tells_reuse
+        if self._tells_reuse:
+            answer.tell_prompt()
 
     async def _pinned(self, slot: int, model: str) -> dict[str, int]:
         """Ask for the slot that has the beginning of the prompt, where the engine has such slots and keeps them."""
@@ -339,6 +347,16 @@ class _Answer:
         if new > 0:
             self._told += new
             watch.tokens(new)
+
+    @property
+    def tells_reuse(self) -> bool:
+        """Whether the engine said how much of the prompt it had in its cache."""
+        return self._counts.cached is not None
+
+    def tell_prompt(self) -> None:
+        """Say what the engine counted of the prompt."""
+        if self._watch is not None and self._counts.prompt is not None:
+            self._watch.prompt(self._counts.prompt, self._counts.cached or 0)
 
     def teach(self, pace: Pace) -> None:
         """Say how fast the engine was."""

@@ -25,6 +25,7 @@ from standby.wire.messages import (
     ContentBlockDelta,
     ContentBlockStart,
     CountParams,
+    EndUsage,
     ErrorEvent,
     Event,
     Message,
@@ -34,10 +35,11 @@ from standby.wire.messages import (
     MessageStop,
     Ping,
     ThinkingDisabled,
+    Usage,
     encode_params,
     events_of,
 )
-from standby.wire.received import read_answer, read_event
+from standby.wire.received import read_answer, read_event, tells_reads
 
 MESSAGES = "/v1/messages?beta=true"
 COUNT = "/v1/messages/count_tokens?beta=true"
@@ -137,7 +139,11 @@ class Messages:
         betas = params.betas or ()
         with self._in_flight.one(live=live):
             if not params.max_tokens:
-                for event in events_of(_read(await self._connection.whole(MESSAGES, body, patience, betas=betas))):
+                data = await self._connection.whole(MESSAGES, body, patience, betas=betas)
+                message = _read(data)
+                if context.watch is not None and tells_reads(data):
+                    context.watch.prompt(*_prompt_of(message.usage))
+                for event in events_of(message):
                     yield event
                 return
             async with aclosing(self._connection.events(MESSAGES, body, patience, betas=betas)) as found:
@@ -194,8 +200,10 @@ class Messages:
         """Read events, hold them to the contract's order, learn from them."""
         started: Message | None = None
         ending: MessageDelta | None = None
+        tells = False
         async for data in found:
             event = _read_event(data)
+            tells = tells or (isinstance(event, (MessageStart, MessageDelta)) and tells_reads(data))
             if isinstance(event, ErrorEvent):
                 raise from_event(event.error.type, event.error.message)
             if event is None or isinstance(event, Ping):
@@ -213,19 +221,16 @@ class Messages:
                 raise EngineError(Failure.BROKEN, "the engine's events are not those of a message")
             yield event
         if started is not None and ending is not None:
-            self._learn(started, ending, patience)
-
-    def _learn(self, started: Message, ending: MessageDelta, patience: Patience) -> None:
-        usage, end = started.usage, ending.usage
-        cached = end.cache_read_input_tokens or usage.cache_read_input_tokens
-        written = end.cache_creation_input_tokens or usage.cache_creation_input_tokens
-        self._pace.learn(
-            prompt=(end.input_tokens or usage.input_tokens) + cached + written,
-            cached=cached,
-            first_s=patience.first_s or 0.0,
-            output=end.output_tokens,
-            rest_s=patience.rest_s,
-        )
+            prompt, cached = _prompt_of(started.usage, ending.usage)
+            self._pace.learn(
+                prompt=prompt,
+                cached=cached,
+                first_s=patience.first_s or 0.0,
+                output=ending.usage.output_tokens,
+                rest_s=patience.rest_s,
+            )
+            if watch is not None and tells:
+                watch.prompt(prompt, cached)
 
     async def _known(self) -> Served:
         if self._served is None:
@@ -290,6 +295,14 @@ def _read(data: bytes) -> Message:
         return _identified(read_answer(data))
     except ValueError:
         raise EngineError(Failure.BROKEN, "the engine's answer cannot be read") from None
+
+
+def _prompt_of(start: Usage, end: EndUsage | None = None) -> tuple[int, int]:
+    """Return the tokens of the prompt, and how many of them were read from a cache."""
+    end = end or EndUsage(output_tokens=0)
+    cached = end.cache_read_input_tokens or start.cache_read_input_tokens
+    written = end.cache_creation_input_tokens or start.cache_creation_input_tokens
+    return (end.input_tokens or start.input_tokens) + cached + written, cached
 
 
 def _identified(message: Message) -> Message:

@@ -28,7 +28,8 @@ from standby.engines.simulated.tokens import count_prompt
 from standby.errors import EngineError, Failure, ScriptError, invalid
 from standby.ids import random_id
 from standby.records import SECOND, Load
-from standby.wire.messages import CountParams, Event, Message, MessageParams, Usage
+from standby.wire.caching import usage_parts
+from standby.wire.messages import CountParams, Event, Message, MessageParams
 
 __all__ = ["ALIASES", "CLAUDES", "NAME", "Fault", "Simulated"]
 
@@ -103,6 +104,7 @@ class Simulated:
             await self._begin(work)
             if work.job.answer_tokens > 1:
                 await self._pace.reach(work.job, work.job.answer_tokens)
+            work.job.tell_prompt()
             return work.message
         finally:
             self._pace.leave(work.job)
@@ -125,6 +127,7 @@ class Simulated:
                     out = tokens
                     await self._pace.reach(work.job, out)
                 yield event
+            work.job.tell_prompt()
         finally:
             self._pace.leave(work.job)
 
@@ -181,7 +184,10 @@ class Simulated:
             raise
         if cached is not None:
             job.cached = cached.split.read
-        usage = _usage(prompt, job) if cached is None else cached.split.usage(0)
+        if cached is None:
+            usage = usage_parts(asked.params, prompt=prompt.tokens, cached=job.cached, output=0)
+        else:
+            usage = cached.split.usage(0)
         message = answer.message(random_id("msg"), resolved(asked.params.model), usage)
         return _Work(job=job, answer=answer, message=message, cached=cached)
 
@@ -299,7 +305,3 @@ def _pace(plays: Profile, *, seats: int, clock: MovableClock) -> Pace:
         prefixes=prefixes,
         refuses=plays.refuses,
     )
-
-
-def _usage(prompt: Prompt, job: Job) -> Usage:
-    return Usage(input_tokens=prompt.tokens - job.cached, cache_read_input_tokens=job.cached)

@@ -38,6 +38,11 @@ class Job:
             self.watch.tokens(tokens - self.told)
             self.told = tokens
 
+    def tell_prompt(self) -> None:
+        """Let the watch know what was reused, once the answer is whole."""
+        if self.watch is not None:
+            self.watch.prompt(self.prompt_tokens, self.cached)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
