@@ -159,7 +159,7 @@ class Service:
             except anthropic.APIStatusError as error:
                 if error.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                     raise
-                yield Download(offset=0, etag=None, pieces=iter(()))  # nothing lies there: begin anew
+                yield Download(offset=offset, etag=None, pieces=iter(()))  # nothing lies behind it
                 return
             try:
                 begin = begin_of(answer, offset)
