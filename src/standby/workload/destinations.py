@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import duckdb
 
 from standby.workload.faults import BadInput, LocalState, WorkloadError
 from standby.workload.tables import (
+    PARQUET,
     PLAIN,
-    ROW_GROUPS,
+    copied,
+    counted,
     database,
     durable,
     fault,
@@ -22,21 +25,30 @@ from standby.workload.tables import (
     named,
     quoted,
     types_of,
+    with_enough_memory,
 )
 
 OPTIONS = {
+    "parquet": PARQUET,
     "csv": "FORMAT csv, HEADER true",
     "tsv": "FORMAT csv, HEADER true, DELIMITER '\\t'",
     "jsonl": "FORMAT json",
     "json": "FORMAT json, ARRAY true",
     "xlsx": "FORMAT xlsx, HEADER true",
 }
-SHEET_ROWS, SHEET_CELL = 1_048_575, 32_767
-"""What Excel holds: rows below the header, characters in a cell."""
-STAMPS = frozenset({"DATE", "TIME", "TIMESTAMP"})
-"""Types that every place has, beside the plain ones."""
+SHEET_ROWS, SHEET_CELL, SHEET_DIGITS = 1_048_575, 32_767, 15
+"""What Excel holds: rows below the header, characters in a cell, digits of a number."""
+COMMON = (PLAIN - {"UBIGINT", "UINTEGER"}) | {"DATE", "TIME", "TIMESTAMP"}
+"""Types that every place has."""
+POSTGRES = frozenset({"TIMESTAMP WITH TIME ZONE", "UUID", "INTERVAL"})
 FLAT = frozenset({"csv", "tsv", "xlsx", "sqlite", "postgres"})
 """Places without lists and objects: they get them as JSON."""
+TYPED = frozenset({"xlsx", "sqlite", "postgres"})
+"""Places with few types: other values become texts."""
+FINITE = frozenset({"json", "jsonl", "xlsx"})
+"""Places without NaN and Infinity: they are left empty."""
+CONTROLS = r"[\x00-\x08\x0B\x0C\x0E-\x1F]"
+"""What XML cannot say; a sheet shows U+FFFD."""
 
 
 def check(output: str, rows: int, *, attached: Mapping[str, str], scratch: Path) -> None:
@@ -76,8 +88,8 @@ def join(
         with database(_target(output, attached), scratch=scratch) as connection:
             left = "" if rows is None else f"read_parquet({quoted(str(rows))})"
             before = types_of(connection, left) if left else {}
-            shown = [_kept("r", *column, place) for column in before.items()]
-            shown += [_kept("a", *column, place) for column in columns.items()]
+            shown = [kept("r", *column, place) for column in before.items()]
+            shown += [kept("a", *column, place) for column in columns.items()]
             source = f"{left} r POSITIONAL JOIN {right} a" if left else f"{right} a"
             return _write(connection, f"SELECT {', '.join(shown)} FROM {source}", output, place)
     except duckdb.Error as error:
@@ -91,12 +103,12 @@ def _unwritten(output: str, why: WorkloadError) -> LocalState:
 
 
 def _check_table(output: str, attached: Mapping[str, str], scratch: Path) -> None:
-    """Make a table beside it and take that back."""
-    place = _table(f"{output}__standby")
+    """Make way for the table, make one, and take both back."""
     try:
         with database(_target(output, attached), scratch=scratch) as connection:
             connection.execute("BEGIN")
-            connection.execute(f"CREATE TABLE {place} (a INTEGER)")
+            connection.execute(f"DROP TABLE IF EXISTS {_table(output)}")
+            connection.execute(f"CREATE TABLE {_table(output)} (a INTEGER)")
             connection.execute("ROLLBACK")
     except duckdb.Error as error:
         raise fault(error, f"{output}: no table can be made there") from None
@@ -118,58 +130,66 @@ def _lines(answers: Path, columns: Mapping[str, str]) -> str:
     return f"read_json({quoted(str(answers))}, format='newline_delimited', columns={{{kinds}}})"
 
 
-def _kept(side: str, name: str, kind: str, place: str) -> str:
+def kept(side: str, name: str, kind: str, place: str) -> str:
     """Write a column as its place can hold it, under its name."""
     column = f"{side}.{named(name)}"
     if place in FLAT and is_nested(kind):
-        return f"to_json({column})::VARCHAR AS {named(name)}"
-    if place in {"sqlite", "xlsx", "postgres"} and not _is_common(kind, place):
-        return f"{column}::VARCHAR AS {named(name)}"
-    return column
+        column, kind = f"to_json({column})::VARCHAR", "VARCHAR"
+    elif place in TYPED and (to := _cast(kind, place)) != kind:
+        column, kind = f"{column}::{to}", to
+    elif place in FINITE and kind in {"DOUBLE", "FLOAT"}:
+        column = f"CASE WHEN isfinite({column}) THEN {column} END"
+    if place == "xlsx" and kind == "VARCHAR":
+        column = f"regexp_replace({column}, {quoted(CONTROLS)}, '\ufffd', 'g')"
+    return f"{column} AS {named(name)}"
 
 
-def _is_common(kind: str, place: str) -> bool:
-    return kind in PLAIN - {"UBIGINT"} or kind in STAMPS or (kind == "BLOB" and place != "xlsx")
+def _cast(kind: str, place: str) -> str:
+    """Choose the type that a place has for another; what it has none for becomes text."""
+    if kind in COMMON or (place == "postgres" and (kind in POSTGRES or kind.startswith("DECIMAL"))):
+        return kind
+    if kind in {"UTINYINT", "USMALLINT", "UINTEGER"}:
+        return "BIGINT"
+    if kind == "BLOB" and place != "xlsx":
+        return kind
+    if kind == "UBIGINT" and place == "postgres":
+        return "DECIMAL(20, 0)"
+    return "DOUBLE" if kind.startswith("DECIMAL") and place == "xlsx" and _digits(kind) <= SHEET_DIGITS else "VARCHAR"
+
+
+def _digits(kind: str) -> int:
+    return int(kind.removeprefix("DECIMAL(").partition(",")[0])
 
 
 def _write(connection: duckdb.DuckDBPyConnection, query: str, output: str, place: str) -> int:
-    if place not in {"parquet", *OPTIONS}:
-        return _write_table(connection, query, output, place)
+    if place not in OPTIONS:
+        return with_enough_memory(connection, lambda _: _write_table(connection, query, _table(output), place))
     path = Path(output)
     new = path.with_name(f".{path.name}.new")
     if place == "xlsx":
         load(connection, "xlsx")
         _check_cells(connection, query)
     try:
-        count = _copy(connection, query, new, place)
+        count = copied(connection, query, new, OPTIONS[place])
         durable(new, path)
     finally:
         new.unlink(missing_ok=True)
     return count
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, query: str, new: Path, place: str) -> int:
-    for rows in ROW_GROUPS:
-        options = OPTIONS.get(place, f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {rows}")
-        try:
-            found = connection.execute(f"COPY ({query}) TO {quoted(str(new))} ({options})").fetchone()
-        except duckdb.OutOfMemoryException:
-            if rows == ROW_GROUPS[-1] or place in OPTIONS:
-                raise
-        else:
-            return int(found[0]) if found else 0
-    raise AssertionError
-
-
-def _write_table(connection: duckdb.DuckDBPyConnection, query: str, output: str, place: str) -> int:
-    table = _table(output)
+def _write_table(connection: duckdb.DuckDBPyConnection, query: str, table: str, place: str) -> int:
     if place == "postgres":
         connection.execute("SET pg_null_byte_replacement = '\ufffd'")  # it has no U+0000 in texts
     connection.execute("BEGIN")
-    connection.execute(f"DROP TABLE IF EXISTS {table}")
-    found = connection.execute(f"CREATE TABLE {table} AS {query}").fetchone()
-    connection.execute("COMMIT")
-    return int(found[0]) if found else 0
+    try:
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+        count = counted(connection, f"CREATE TABLE {table} AS {query}")
+        connection.execute("COMMIT")
+    except duckdb.Error:
+        with contextlib.suppress(duckdb.Error):
+            connection.execute("ROLLBACK")
+        raise
+    return count
 
 
 def _check_cells(connection: duckdb.DuckDBPyConnection, query: str) -> None:

@@ -14,12 +14,13 @@ import msgspec
 
 from standby.doors import door
 from standby.workload import tables
+from standby.workload.delimited import options
+from standby.workload.destinations import OPTIONS, kept
 from standby.workload.faults import BadInput, LocalState
-from standby.workload.tables import PLAIN, ROW_GROUPS, is_nested, named, quoted, types_of
+from standby.workload.tables import named, quoted, types_of
 
-DELIMITERS = {".csv": ",", ".tsv": "\\t"}
+DELIMITED = frozenset({"csv", "tsv"})
 LINES = frozenset({".jsonl", ".ndjson"})
-STAMPS = frozenset({"DATE", "TIME", "TIMESTAMP"})
 BUFFER = 1 << 20
 
 
@@ -43,8 +44,8 @@ def has_key(output: str, key: str, attached: Mapping[str, str], *, scratch: Path
 
 def answers_name(output: str, attached: Mapping[str, str]) -> str:
     """Name the file of a run's answers: in the form of the output, Parquet for a table of a database."""
-    suffix = "" if tables.is_table(output, attached) else Path(output).suffix.lower()
-    return f"answers{suffix if suffix in {*LINES, *DELIMITERS} else '.parquet'}"
+    form = "parquet" if tables.is_table(output, attached) else tables.format_of(output)
+    return f"answers.{form}"
 
 
 def picked(rows: Path, flags: Iterable[bool], to: Path) -> None:
@@ -86,15 +87,11 @@ def _into_file(answers: Path, output: Path, key: str, *, scratch: Path) -> None:
         _copied(connection, query, output)
 
 
-def _table_of(output: Path) -> str:
+def _table_of(file: Path) -> str:
     """Read a file as it is: texts of CSV stay the texts that they are."""
-    form = output.suffix.lower()
-    if form not in DELIMITERS:
-        return f"read_parquet({quoted(str(output))})"
-    return (
-        f"read_csv({quoted(str(output))}, delim='{DELIMITERS[form]}', header=true, all_varchar=true, quote='\"', "
-        "escape='\"', nullstr='', allow_quoted_nulls=false)"
-    )
+    form = tables.format_of(str(file))
+    place = quoted(str(file))
+    return f"read_csv({place}, {options(file, form)})" if form in DELIMITED else f"read_parquet({place})"
 
 
 def _into_lines(answers: Path, output: Path, key: str) -> None:
@@ -121,10 +118,10 @@ def _key_of(line: bytes, key: str, file: Path) -> bytes:
 def _into_table(answers: Path, output: str, key: str, *, attached: Mapping[str, str], scratch: Path) -> None:
     place, name = _place(output), output.partition(".")[0]
     source = f"read_parquet({quoted(str(answers))})"
-    is_flat = tables.kind_of(attached[name]) != "duckdb"
+    database = tables.kind_of(attached[name])
     with tables.database({name: attached[name]}, scratch=scratch) as connection:
         kinds = types_of(connection, source)
-        new = f"SELECT {', '.join(_shown(*column, is_flat=is_flat) for column in kinds.items())} FROM {source}"
+        new = f"SELECT {', '.join(kept('n', *column, database) for column in kinds.items())} FROM {source} n"
         connection.execute("BEGIN")
         if not _has_table(connection, output):
             connection.execute(f"CREATE TABLE {place} AS {new}")
@@ -141,16 +138,6 @@ def _into_table(answers: Path, output: str, key: str, *, attached: Mapping[str, 
         door("nightly.merge.after_replace")
 
 
-def _shown(name: str, kind: str, *, is_flat: bool) -> str:
-    """Write a column as a database without lists and objects can hold it."""
-    column = named(name)
-    if is_flat and is_nested(kind):
-        return f"to_json({column})::VARCHAR AS {column}"
-    if is_flat and kind not in (PLAIN - {"UBIGINT"}) | STAMPS | {"BLOB"}:
-        return f"{column}::VARCHAR AS {column}"
-    return column
-
-
 def _has_table(connection: duckdb.DuckDBPyConnection, output: str) -> bool:
     try:
         types_of(connection, _place(output))
@@ -162,18 +149,7 @@ def _has_table(connection: duckdb.DuckDBPyConnection, output: str) -> bool:
 def _copied(connection: duckdb.DuckDBPyConnection, query: str, to: Path) -> None:
     """Write what a query gives to a file that appears complete, or stays as it was."""
     new = to.with_name(f".{to.name}.new")
-    form = to.suffix.lower()
-    for rows in ROW_GROUPS:
-        options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {rows}"
-        if form in DELIMITERS:
-            options = f"FORMAT csv, HEADER true, DELIMITER '{DELIMITERS[form]}'"
-        try:
-            connection.execute(f"COPY ({query}) TO {quoted(str(new))} ({options})")
-        except duckdb.OutOfMemoryException:
-            if rows == ROW_GROUPS[-1]:
-                raise
-        else:
-            break
+    tables.copied(connection, query, new, OPTIONS[tables.format_of(str(to))])
     _appear(new, to)
 
 

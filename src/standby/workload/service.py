@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,6 +20,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import anthropic
 import httpx2
 
+from standby.workload.binding import Binding
 from standby.workload.faults import NoAccess, QueueFull, Refused, Unavailable, Uncertain, WorkloadError
 
 MESSAGES = "/v1/messages"
@@ -89,6 +90,11 @@ class Service:
         self._client = client
         self._once = client.with_options(max_retries=0)
         self._patience: anthropic.RequestOptions = {"timeout": stall_s}
+        self._binding: Binding | None = None
+
+    def bind(self, binding: Binding) -> None:
+        """Refuse answers from elsewhere than where a job belongs, from now on."""
+        self._binding = binding
 
     @property
     def endpoint(self) -> str:
@@ -103,7 +109,9 @@ class Service:
         options: anthropic.RequestOptions = {"headers": {"Idempotency-Key": key}, "timeout": CREATE_TIMEOUT_S}
         with body.open("rb") as file:
             try:
-                return _seen(self._once.post(BATCHES, content=file, cast_to=httpx2.Response, options=options))
+                made = self._once.post(BATCHES, content=file, cast_to=httpx2.Response, options=options)
+                self._heed(made.headers, is_proof=True)
+                return _seen(made)
             except (anthropic.AnthropicError, Unavailable) as error:
                 raise fault_of_create(error, self.endpoint) from error
 
@@ -127,9 +135,12 @@ class Service:
         """Look at a batch; None if the service does not know it."""
         try:
             with _translating():
-                return _seen(self._once.get(f"{BATCHES}/{batch_id}", cast_to=httpx2.Response, options=self._patience))
+                found = self._once.get(f"{BATCHES}/{batch_id}", cast_to=httpx2.Response, options=self._patience)
+            self._heed(found.headers, is_proof=True)
+            return _seen(found)
         except Refused as error:
             if _status(error) == 404:
+                self._check_unknown(batch_id, error)
                 return None
             raise
 
@@ -141,6 +152,8 @@ class Service:
         except Refused as error:
             if _status(error) not in {400, 404}:
                 raise
+            if _status(error) == 404:
+                self._check_unknown(batch_id, error)
 
     @contextmanager
     def results(self, batch: Seen, *, offset: int = 0, etag: str | None = None) -> Iterator[Download]:
@@ -214,10 +227,22 @@ class Service:
         """Read one page, and whether there are more."""
         with _translating():
             options: anthropic.RequestOptions = {"params": query, **self._patience}
-            page = read_answer(self._once.get(BATCHES, cast_to=httpx2.Response, options=options))
+            answer = self._once.get(BATCHES, cast_to=httpx2.Response, options=options)
+        self._heed(answer.headers)
+        page = read_answer(answer)
         if not isinstance(page.get("data"), list):
             raise Unavailable(NOT_THE_SERVICE)
         return [seen_of(one) for one in page["data"]], page.get("has_more") is not False
+
+    def _heed(self, headers: Mapping[str, str], *, is_proof: bool = False) -> None:
+        if self._binding is not None:
+            self._binding.heed(headers, is_proof=is_proof)
+
+    def _check_unknown(self, batch_id: str, error: WorkloadError) -> None:
+        """Believe only the job's own workspace that a batch is not known there."""
+        if self._binding is not None and isinstance(error.__cause__, anthropic.APIStatusError):
+            self._binding.heed(error.__cause__.response.headers)
+            self._binding.check_unknown(batch_id, error.__cause__.response.headers)
 
 
 def connected(base_url: str | None = None) -> Service:

@@ -10,13 +10,15 @@ with workload.opened_job(spec) as job:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from standby.pricing.rates import dollars
 from standby.workload import answers, history, jobfile
+from standby.workload.binding import Binding
 from standby.workload.costs import PriceOf, prices_at
 from standby.workload.estimate import Estimate, estimate
 from standby.workload.faults import LocalState, OverBudget
@@ -28,6 +30,8 @@ from standby.workload.runner import Pace, Runner, Say, silent
 from standby.workload.service import Service
 from standby.workload.spec import Spec
 from standby.workload.states import PartState
+
+Wait = Callable[[float], None]
 
 
 @contextlib.contextmanager
@@ -79,11 +83,15 @@ def run_job(
     attached: Mapping[str, str] | None = None,
     say: Say = silent,
     wait_s: float | None = None,
+    wait: Wait | None = None,
 ) -> dict[str, Any]:
-    """Submit, wait, collect, try again, write the output; return the report. Goes on where it was."""
+    """Submit, wait, collect, try again, write the output; return the report. Goes on where it was.
+
+    `wait` sleeps for so many seconds; it may raise to let go of the job, which goes on another time.
+    """
     check_endpoint(job, service.endpoint)
     if not (job.meta("written", "") and is_done(job)):
-        runner(job, service, pace=pace, say=say).run(wait_s=wait_s)
+        runner(job, service, pace=pace, say=say, wait=wait).run(wait_s=wait_s)
         write_job(job, attached=attached)
     return report_of(job, prices_of(job))
 
@@ -104,6 +112,7 @@ def write_job(job: JobFile, *, attached: Mapping[str, str] | None = None, output
 
 def cancel_job(job: JobFile, service: Service) -> int:
     """Ask for the end of all batches that run; return how many. What is finished is kept and collected as always."""
+    service.bind(Binding(job))
     running = [part for part in job.parts() if part.state is PartState.SUBMITTED and part.batch_id]
     for part in running:
         service.cancel(str(part.batch_id))
@@ -121,7 +130,10 @@ def prices_of(job: JobFile) -> PriceOf:
     return prices_at(job.meta("created"))
 
 
-def runner(job: JobFile, service: Service, *, pace: Pace | None = None, say: Say = silent) -> Runner:
+def runner(
+    job: JobFile, service: Service, *, pace: Pace | None = None, say: Say = silent, wait: Wait | None = None
+) -> Runner:
     """Make the loop of a job."""
     check_endpoint(job, service.endpoint)
-    return Runner(job, service, pace or Pace(), say=say)
+    service.bind(Binding(job))
+    return Runner(job, service, pace or Pace(), say=say, wait=wait or time.sleep)
