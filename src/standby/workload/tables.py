@@ -6,13 +6,16 @@ JSON are the texts that they are. Parquet, Excel and databases have types, and k
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import glob
 import importlib
 import itertools
+import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +23,30 @@ import duckdb
 import msgspec
 
 from standby.folder import sync_folder
+from standby.workload import delimited
 from standby.workload.faults import BadInput, LocalState, WorkloadError
 from standby.workload.spec import Source
 
 MEMORY = "192MB"
 NUMBER = "__standby_row"
 ROW_GROUP = 4096
-ROW_GROUPS = (ROW_GROUP, 256, 16)
-"""Rows that Parquet writes at once: they are in memory together, so it is fewer where rows are wide."""
+TRIES = ((MEMORY, ROW_GROUP), (MEMORY, 256), (MEMORY, 16), ("1GB", 16), ("4GB", 16), ("16GB", 16))
+"""Memory, and rows that Parquet writes at once, which are in it together: another try where rows are too wide.
+
+DuckDB itself takes 2,048 rows at a time, so that rows of a megabyte need gigabytes, however few there are.
+"""
 BATCH, BATCH_BYTES = 500, 4_000_000
 """Rows that Python takes at once, and about how many bytes of them."""
 OBJECT_BYTES = 16 << 20
 """Largest object of JSON, unless a file's text is larger."""
 TEXT_BYTES = 32_000_000
 """Largest file that can be a text: no request holds more."""
+PARQUET = "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {rows}"
 READERS = {
     "jsonl": "read_json({}, format='newline_delimited'{})",
     "json": "read_json({}{})",
-    "csv": "read_csv({}, header=true, all_varchar=true, allow_quoted_nulls=false)",
-    "tsv": "read_csv({}, header=true, all_varchar=true, allow_quoted_nulls=false, delim='\\t')",
+    "csv": "read_csv({}, {})",
+    "tsv": "read_csv({}, {})",
     "parquet": "read_parquet({})",
     "xlsx": "read_xlsx({}, header=true)",
 }
@@ -52,10 +60,16 @@ FILES = {"path": "VARCHAR", "name": "VARCHAR", "size": "BIGINT", "text": "VARCHA
 EXTENSIONS = {"sqlite": "sqlite_scanner", "postgres": "postgres_scanner", "xlsx": "excel"}
 _FULL = re.compile(r"No space left|File too large|Could not write|Disk quota|failed to offload", re.IGNORECASE)
 
+_REASON = re.compile(
+    r"Expected Number of Columns.*|Invalid unicode.*|Maximum line size of \d+ bytes exceeded|"
+    r"Value with unterminated quote"
+)
+"""What of a message's further lines is about the form of a row, not about what it holds."""
+
 
 def format_of(path: str, given: str = "") -> str:
     """Say in what form a file is; `BadInput` if neither its name nor the user says it."""
-    name = given or ENDINGS.get(Path(path).suffix.lower(), "")
+    name = given or ENDINGS.get(Path(path.lower().removesuffix(".gz")).suffix, "")
     if name not in READERS:
         raise BadInput(f"{path}: its name does not say what it is; use --format {'|'.join(READERS)}")
     return name
@@ -63,12 +77,12 @@ def format_of(path: str, given: str = "") -> str:
 
 @contextlib.contextmanager
 def database(
-    attached: Mapping[str, str] | None = None, *, scratch: Path, is_read_only: bool = False
+    attached: Mapping[str, str] | None = None, *, scratch: Path, is_read_only: bool = False, memory: str = MEMORY
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open DuckDB in little memory, with databases attached by name; what does not fit goes to `scratch`."""
     connection = duckdb.connect(":memory:")
     try:
-        connection.execute(f"SET memory_limit = '{MEMORY}'")
+        connection.execute(f"SET memory_limit = '{memory}'")
         connection.execute("SET threads = 2")
         connection.execute(f"SET temp_directory = {quoted(str(scratch / 'duckdb'))}")
         connection.execute("SET enable_progress_bar = false")
@@ -87,7 +101,7 @@ def freeze(source: Source, to: Path, *, attached: Mapping[str, str]) -> int:
         with database(used, scratch=to.parent, is_read_only=True) as connection:
             query = _query(connection, source, to.parent)
             limit = "" if source.limit is None else f" LIMIT {int(source.limit)}"
-            count = _frozen(connection, f"SELECT * FROM ({query}){limit}", new)
+            count = copied(connection, f"SELECT {_exact(connection, query)} FROM ({query}){limit}", new)
     except duckdb.Error as error:
         raise fault(error, "the rows cannot be read") from None
     finally:
@@ -107,18 +121,29 @@ def rows_of(path: Path, *, scratch: Path) -> Iterator[dict[str, Any]]:
 
     Bytes are a `data:` URL, which an attachment can be.
     """
-    with database(scratch=scratch) as connection:
-        source = f"read_parquet({quoted(str(path))})"
-        columns = types_of(connection, source)
-        names, nested = list(columns), [name for name, kind in columns.items() if is_nested(kind)]
-        at_once = _rows_at_once(connection, path)
-        found = connection.execute(f"SELECT {', '.join(_shown(*column) for column in columns.items())} FROM {source}")
-        while batch := found.fetchmany(at_once):
-            for values in batch:
-                row = dict(zip(names, values, strict=True))
-                for name in nested:
-                    row[name] = None if row[name] is None else msgspec.json.decode(row[name])
+    done = 0
+    for memory in dict(TRIES):
+        with contextlib.suppress(duckdb.OutOfMemoryException), database(scratch=scratch, memory=memory) as connection:
+            for row in _rows(connection, path, done):
+                done += 1
                 yield row
+            return
+    raise BadInput(f"row {done + 1}: is too large for {TRIES[-1][0]} of memory")
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, path: Path, start: int) -> Iterator[dict[str, Any]]:
+    source = f"read_parquet({quoted(str(path))})"
+    columns = types_of(connection, source)
+    names, nested = list(columns), [name for name, kind in columns.items() if is_nested(kind)]
+    at_once = _rows_at_once(connection, path)
+    shown = ", ".join(_shown(*column) for column in columns.items())
+    found = connection.execute(f"SELECT {shown} FROM {source} OFFSET {start}")
+    while batch := found.fetchmany(at_once):
+        for values in batch:
+            row = dict(zip(names, values, strict=True))
+            for name in nested:
+                row[name] = None if row[name] is None else _decoded(row[name])
+            yield row
 
 
 def is_table(output: str, attached: Iterable[str]) -> bool:
@@ -145,6 +170,31 @@ def load(connection: duckdb.DuckDBPyConnection, name: str) -> None:
     except ImportError:
         raise BadInput(f"{name}: install it with: pip install 'standby[tables]'") from None
     connection.execute(f"LOAD {quoted(str(next(place.rglob('*.duckdb_extension'))))}")
+
+
+def copied(connection: duckdb.DuckDBPyConnection, query: str, to: Path, options: str = PARQUET) -> int:
+    """Write the rows of a query to a file; return how many."""
+    return with_enough_memory(
+        connection,
+        lambda rows: counted(connection, f"COPY ({query}) TO {quoted(str(to))} ({options.format(rows=rows)})"),
+    )
+
+
+def with_enough_memory(connection: duckdb.DuckDBPyConnection, work: Callable[[int], int]) -> int:
+    """Do work in little memory, if it can be, else in more; it is told how many rows to take together."""
+    for memory, rows in TRIES[:-1]:
+        connection.execute(f"SET memory_limit = '{memory}'")
+        with contextlib.suppress(duckdb.OutOfMemoryException):
+            return work(rows)
+    memory, rows = TRIES[-1]
+    connection.execute(f"SET memory_limit = '{memory}'")
+    return work(rows)
+
+
+def counted(connection: duckdb.DuckDBPyConnection, statement: str) -> int:
+    """Run a statement that answers with a number of rows."""
+    found = connection.execute(statement).fetchone()
+    return int(found[0]) if found else 0
 
 
 def kind_of(address: str) -> str:
@@ -174,27 +224,31 @@ def durable(new: Path, to: Path) -> None:
 
 def fault(error: duckdb.Error, what: str) -> WorkloadError:
     """Turn what DuckDB says into ours: its first line, without values of rows."""
-    said = str(error).partition("\n")[0]
+    said, _, more = str(error).partition("\n")
     if _FULL.search(str(error)):
         return LocalState(f"{what}: {said}; make room, and the same command goes on")
     if isinstance(error, duckdb.OutOfMemoryException):
-        return BadInput(f"{what}: a row is too large for {MEMORY} of memory")
-    if isinstance(error, (duckdb.ConversionException, duckdb.InvalidInputException)):
+        return BadInput(f"{what}: rows are too large for {TRIES[-1][0]} of memory")
+    if isinstance(error, duckdb.ConversionException):
         said = re.sub(r"'[^']*'", "'…'", said)
-    return BadInput(f"{what}: {said}")
+    why = _REASON.search(more)
+    return BadInput(f"{what}: {said}: {why[0]}" if why else f"{what}: {said}")
 
 
-def _frozen(connection: duckdb.DuckDBPyConnection, query: str, new: Path) -> int:
-    for rows in ROW_GROUPS:
-        options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {rows}"
-        try:
-            found = connection.execute(f"COPY ({query}) TO {quoted(str(new))} ({options})").fetchone()
-        except duckdb.OutOfMemoryException:
-            if rows == ROW_GROUPS[-1]:
-                raise
-        else:
-            return int(found[0]) if found else 0
-    raise AssertionError
+def _exact(connection: duckdb.DuckDBPyConnection, query: str) -> str:
+    """Name all columns of a query; Parquet has no integers of 128 bits and would round them."""
+    return ", ".join(
+        f"{named(name)}::DECIMAL(38, 0) AS {named(name)}" if kind in {"HUGEINT", "UHUGEINT"} else named(name)
+        for name, kind in types_of(connection, f"({query})").items()
+    )
+
+
+def _decoded(text: str) -> Any:
+    """Read JSON of DuckDB, which writes NaN and Infinity as Python does."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return json.loads(text)
 
 
 def _query(connection: duckdb.DuckDBPyConnection, source: Source, scratch: Path) -> str:
@@ -209,8 +263,9 @@ def _query(connection: duckdb.DuckDBPyConnection, source: Source, scratch: Path)
     if form == "xlsx":
         load(connection, "xlsx")
     if form in {"json", "jsonl"}:
-        return f"SELECT * FROM {_read_json(connection, READERS[form], where)}"
-    return f"SELECT * FROM {READERS[form].format(where)}"
+        return f"SELECT * FROM {_read_json(connection, READERS[form], quoted(_unmarked(source.where, scratch)))}"
+    more = delimited.options(Path(source.where), form) if form in {"csv", "tsv"} else ""
+    return f"SELECT * FROM {READERS[form].format(where, more)}"
 
 
 def _read_json(connection: duckdb.DuckDBPyConnection, reader: str, where: str) -> str:
@@ -218,6 +273,16 @@ def _read_json(connection: duckdb.DuckDBPyConnection, reader: str, where: str) -
     found = connection.execute(f"SELECT * FROM {reader.format(where, ', sample_size=-1')} LIMIT 0").description
     columns = ", ".join(f"{quoted(name)}: {quoted(_as_json(kind))}" for name, kind, *_ in found or ())
     return reader.format(where, f", columns={{{columns}}}")
+
+
+def _unmarked(where: str, scratch: Path) -> str:
+    """Leave out a mark of the byte order, which DuckDB does not take in JSON: the rest becomes a file of ours."""
+    with Path(where).open("rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            return where
+        with _listing(scratch).open("wb") as copy:
+            shutil.copyfileobj(file, copy)
+    return str(_listing(scratch))
 
 
 def _as_json(kind: Any) -> str:
@@ -244,7 +309,8 @@ def _json(path: Path, columns: Mapping[str, str], longest: int = 0) -> str:
 
 
 def _listing(scratch: Path) -> Path:
-    return scratch / "files.jsonl"
+    """Name the file that is made to be read, and deleted."""
+    return scratch / "reading.jsonl"
 
 
 def _list_files(source: Source, to: Path) -> int:
