@@ -9,6 +9,7 @@ from standby.workload.jobfile import folder_of, opened
 from standby.workload.replies import Canceled, Closed, Expired, Missing, NotAnswered, NotBatched
 from standby.workload.report import report_of
 from standby.workload.runner import Pace, Runner, View
+from standby.workload.runs import Asked, aanswered, answered, arun, run
 from standby.workload.service import Service, connected
 from standby.workload.spec import Source, Spec
 from standby.workload.steps import (
@@ -23,6 +24,7 @@ from standby.workload.steps import (
 )
 
 __all__ = [
+    "Asked",
     "AsyncBatches",
     "Canceled",
     "Closed",
@@ -37,6 +39,9 @@ __all__ = [
     "Spec",
     "View",
     "WorkloadError",
+    "aanswered",
+    "answered",
+    "arun",
     "bind_budget",
     "cancel_job",
     "connected",
@@ -46,6 +51,7 @@ __all__ = [
     "opened_job",
     "prepare_job",
     "report_of",
+    "run",
     "run_job",
     "submit_job",
     "write_job",

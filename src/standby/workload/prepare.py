@@ -21,6 +21,7 @@ from standby.workload.jobfile import JobFile
 from standby.workload.names import hash_of
 from standby.workload.parts import Canary, Limits
 from standby.workload.prompts import Prompts
+from standby.workload.rows import given_place
 from standby.workload.spec import Source, Spec
 
 Request = tuple[int, str, "dict[str, Any] | msgspec.Raw"]
@@ -89,6 +90,8 @@ def _requests(job: JobFile, spec: Spec, attached: Mapping[str, str]) -> tuple[in
 
 def _spooled(job: JobFile, source: Source) -> Source:
     """Standard input can be read only once: it becomes a file of the job, whole or not at all."""
+    if source.kind == "rows":
+        return msgspec.structs.replace(source, kind="file", where=str(given_place(job.folder, source.where)))
     if source.kind != "stdin":
         return source
     path = job.folder / f"stdin.{source.format or 'jsonl'}"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 Cache = Literal["off", "5m", "1h"]
-Kind = Literal["file", "files", "sql", "stdin", "native"]
+Kind = Literal["file", "files", "sql", "stdin", "native", "rows"]
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,7 +16,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: Kind
     where: str = ""
-    """A path, a folder or a query, by kind."""
+    """A path, a folder or a query, by kind; of rows of a program the fingerprint of what they hold."""
     glob: str = "**/*"
     """Of a folder: which files."""
     attached: tuple[str, ...] = ()
