@@ -74,7 +74,7 @@ async def test_what_was_reused_is_told_at_the_end_marked_or_not(
 
 
 async def test_an_engine_that_told_once_reused_nothing_where_it_is_silent(script: Script, connect: Connect) -> None:
-    """As vLLM is, which names cached tokens only if there are some; one that never does tells nothing at all."""
+    """As older releases of vLLM, which name cached tokens only if there are some; one that never does tells nothing."""
     silent = {"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 1}}
     engine, told = await connect(GENERIC), Told()
     for last in (silent, usage(40, 1, 16), silent):
