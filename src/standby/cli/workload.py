@@ -49,11 +49,12 @@ def run(**given: Any) -> int:
     from standby.workload import steps
 
     spec, attached, pace = spec_of(given), attached_of(given["attach"]), pace_of(given)
-    with _started(spec, given) as (job, service):
+    with _started(spec, given) as (job, service), progress() as say:
+        say.now("reading rows")
         steps.prepare_job(job, attached=attached, pace=pace)
+        say.now("counting tokens")
         bind(job, service, given)
-        with progress() as say:
-            report = steps.run_job(job, service, pace=pace, attached=attached, say=say, wait_s=given["wait_s"])
+        report = steps.run_job(job, service, pace=pace, attached=attached, say=say, wait_s=given["wait_s"])
     return conclude(report, as_json=given["as_json"], page=given["page"])
 
 
@@ -66,11 +67,12 @@ def submit(**given: Any) -> int:
     from standby.workload.report import report_of
 
     spec, pace = spec_of(given), pace_of(given)
-    with _started(spec, given) as (job, service):
+    with _started(spec, given) as (job, service), progress() as say:
+        say.now("reading rows")
         steps.prepare_job(job, attached=attached_of(given["attach"]), pace=pace)
+        say.now("counting tokens")
         bind(job, service, given)
-        with progress() as say:
-            steps.submit_job(job, service, pace=pace, say=say)
+        steps.submit_job(job, service, pace=pace, say=say)
         report = report_of(job, steps.prices_of(job))
     if given["as_json"]:
         click.echo(json.dumps(report, indent=2))

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,9 +50,19 @@ class Signs:
 ASCII = Signs(full="#", empty=".", between=" - ", cut="...")
 
 
+class Shown(Protocol):
+    """What a running job is told to."""
+
+    def __call__(self, view: Any) -> None:
+        """Take a view of it (`runner.View`)."""
+
+    def now(self, doing: str) -> None:
+        """Say what is done before there is a view."""
+
+
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[Any], None]]:
-    """Show a job while it runs; what it yields is told each view of it (`runner.View`)."""
+def progress() -> Iterator[Shown]:
+    """Show a job while it runs; what it yields is told each view of it."""
     from rich.console import Console
 
     from standby.workload.tempo import Tempo
@@ -87,12 +97,17 @@ class Screen:
         """Begin with nothing to show; `clock` is wall-clock time in seconds."""
         self._tempo, self._clock, self._signs = tempo, clock, signs
         self._began = clock()
+        self._doing = "starting"
         self._view: Any = None
 
     def __call__(self, view: Any) -> None:
         """Take a view; it is drawn with the next picture."""
         self._tempo.add(self._clock(), view.done)
         self._view = view
+
+    def now(self, doing: str) -> None:
+        """Say what is done before there is a view."""
+        self._doing = doing
 
     def lines(self, width: int) -> list[Text]:
         """Draw it as lines that fit."""
@@ -101,7 +116,8 @@ class Screen:
         now, view = self._clock(), self._view
         room = max(width - 1, 20)  # a full line would make some terminals begin another
         if view is None or not view.items:
-            return [Text(fitted([f"reading rows{self._signs.cut}", _so_far(now - self._began)], room, self._signs)[0])]
+            words = [f"{self._doing}{self._signs.cut}", _so_far(now - self._began)]
+            return [Text(line) for line in fitted(words, room, self._signs)]
         words = facts(view, self._tempo, now, now - self._began)
         found = [_head(view, now - self._began, room, self._signs)]
         found += [Text(line, style="dim") for line in fitted(words, room, self._signs)]
@@ -225,6 +241,9 @@ class Lines:
         self._last, self._at = said, now
         words = [f"{view.done:,} of {view.items:,} rows", *facts(view, self._tempo, now, now - self._began), view.note]
         self._write("; ".join(word for word in words if word))
+
+    def now(self, doing: str) -> None:
+        """Keep a log short: it begins with the first view."""
 
 
 def _live(screen: Screen, console: Console) -> Live:

@@ -177,7 +177,8 @@ class Runner:
         view.is_live = self._is_live
         return view
 
-    def _tell(self, doing: str) -> None:
+    def tell(self, doing: str) -> None:
+        """Show what is done now, before it takes long."""
         view = self.view()
         view.doing = doing
         self._say(view)
@@ -257,7 +258,7 @@ class Runner:
         newest = self._service.newest()
         anchor = (newest.id, newest.created_at) if newest is not None else None
         part = self._job.move(part, PartState.SENDING, anchor=anchor)
-        self._tell(f"sending part {part.number}: {part.items:,} rows, {part.bytes / 1e6:,.1f} MB")
+        self.tell(f"sending part {part.number}: {part.items:,} rows, {part.bytes / 1e6:,.1f} MB")
         try:
             made = self._service.create(self._job.body(part.number), key=f"{self._job.tag}-{part.number}")
         except Uncertain as error:
@@ -342,7 +343,7 @@ class Runner:
         if batch is None or not batch.results_url:
             return self._missed(part, batch)
         self._over("unknown", part)
-        self._tell(f"downloading the results of part {part.number}")
+        self.tell(f"downloading the results of part {part.number}")
         tries = Tries(times=self._pace.download_tries, first_pause_s=self._pace.download_pause_s, wait=self._wait)
         found = collect.download(self._service, self._job, part, batch, tries)
         if not found.ours:
@@ -357,7 +358,7 @@ class Runner:
         return self._refute(part)
 
     def _settle(self, part: Part) -> None:
-        self._tell(f"reading the results of part {part.number}")
+        self.tell(f"reading the results of part {part.number}")
         account = collect.Account()
         rows = collect.settled(self._job, part, account, self._validate)
         self._job.settle(part, rows, found=account.facts, stop=lambda: self._why_to_stop(part))

@@ -91,7 +91,9 @@ def run_job(
     """
     check_endpoint(job, service.endpoint)
     if not (job.meta("written", "") and is_done(job)):
-        runner(job, service, pace=pace, say=say, wait=wait).run(wait_s=wait_s)
+        driver = runner(job, service, pace=pace, say=say, wait=wait)
+        driver.run(wait_s=wait_s)
+        driver.tell("writing the answers")
         write_job(job, attached=attached)
     return report_of(job, prices_of(job))
 
