@@ -63,7 +63,7 @@ def test_one_view_tells_it_all() -> None:
         "100 rows/s",
         "left",
         "so far",
-        "$1.21 so far, predicted $3.10 to $9.80",
+        "charged $1.21 · predicted $3.10 to $9.80",
         "expires in",
     ):
         assert words in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,12 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collec
 def say(text: str, *, err: bool = False) -> None:
     """Print a text, on standard error if `err`: broken between words on a terminal, one line in a pipe."""
     console = _console(err=err)
-    console.print(text, soft_wrap=not console.is_terminal)
+    if not err:
+        console.print(text, soft_wrap=not console.is_terminal)
+        return
+    with console.capture() as written:
+        console.print(text, soft_wrap=not console.is_terminal)
+    sys.stderr.write(written.get())  # which moves above progress that is shown at the time
 
 
 def _console(*, err: bool = False) -> Console:

@@ -144,7 +144,7 @@ def facts(view: Any, tempo: Tempo, now: float, elapsed: float) -> list[str]:
     if left is None and view.expected_s is not None and since is not None and since < view.expected_s[1]:
         found.append(f"usually {lasting(view.expected_s[0])} to {lasting(view.expected_s[1])}")
     elif left is not None and left >= 1 and view.done < view.items:
-        found.append(f"about {lasting(left)} left")
+        found.append(f"about {_whole(left)} left")
     found.append(_so_far(elapsed if since is None else since))
     found += _money(view)
     expires = _since(view.expires_at, now)
@@ -202,11 +202,11 @@ def _money(view: Any) -> list[str]:
 
     if view.spent_pico is None:
         return []
-    told = ""
+    found = [f"charged {dollars(view.spent_pico)}"] if view.spent_pico or view.predicted_pico else []
     if view.predicted_pico is not None:
         low, high = view.predicted_pico
-        told = f", predicted {dollars(low)} to {dollars(high)}"
-    return [f"{dollars(view.spent_pico)} so far{told}"] if view.spent_pico or told else []
+        found.append(f"predicted {dollars(low)} to {dollars(high)}")
+    return found
 
 
 def _since(moment: str | None, now: float) -> float | None:
@@ -216,9 +216,13 @@ def _since(moment: str | None, now: float) -> float | None:
 
 
 def _so_far(seconds: float) -> str:
+    return f"{_whole(max(0.0, seconds))} so far"
+
+
+def _whole(seconds: float) -> str:
     from standby.workload.words import lasting
 
-    return f"{lasting(max(0.0, round(seconds)))} so far" if seconds >= 10 else f"{max(0.0, seconds):.0f} s so far"
+    return lasting(seconds) if seconds >= 10 else f"{seconds:.0f} s"
 
 
 class Lines:
