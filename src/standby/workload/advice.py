@@ -6,7 +6,7 @@ where no price is known nothing is said about money.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -103,9 +103,12 @@ def _markers(facts: Facts) -> Iterator[Advice]:
         yield from _marked(facts)
     elif facts.least_cached is not None and facts.fixed.tokens < facts.least_cached:
         yield from _too_short(facts)
-    else:
-        where = "`--cache {}`" if facts.is_templated else "a cache_control marker of {} behind the system prompt"
-        yield from _pays(facts, facts.fixed, "Requests begin with the same tools and system prompt", where)
+    elif facts.price is not None:
+        marker = "`--cache [ttl]`" if facts.is_templated else "a cache_control marker of [ttl] behind the system prompt"
+        forms = facts.fixed.distinct
+        same = "the same" if forms == 1 else f"one of {forms:,} forms of"
+        what = f"Requests begin with {same} tools and system prompt, [tokens] tokens: {marker}"
+        yield from _pays(facts, facts.fixed, what, kind="cache")
 
 
 def _marked(facts: Facts) -> Iterator[Advice]:
@@ -150,61 +153,62 @@ def _too_short(facts: Facts) -> Iterator[Advice]:
         yield Advice(kind="cache_too_short", text=text, saves_pico=(0, 0))
 
 
-def _pays(facts: Facts, begin: Begin, what: str, where: str) -> Iterator[Advice]:
-    """Say that a marker pays, if it does at the best hit rate that can be."""
+def _pays(facts: Facts, begin: Begin, what: str, *, kind: Kind) -> Iterator[Advice]:
+    """Say that a marker pays, if it does at the best hit rate; `what` has places for tokens and lifetime."""
     ttl: Ttl = "5m" if facts.lasts_s and facts.lasts_s[1] <= SHORT_S else "1h"
     best, worst = _hits(facts, begin)
     if begin.tokens < (facts.least_cached or LIKELY_LEAST) or best < Fraction(1, 2):
         return
-    reads = f"{what} ({begin.tokens:,} tokens): {where.format(ttl)}"
+    what = what.replace("[tokens]", f"{begin.tokens:,}").replace("[ttl]", ttl)
     even = _even(facts, ttl)
     if facts.price is None:
-        yield Advice(kind="cache", text=f"{reads} lets up to {_percent(best)} of them read these from a cache")
+        yield Advice(kind=kind, text=f"{what} lets up to {_percent(best)} of them come out of a cache")
         return
-    saved = _saved(facts, begin, best, ttl)
+    saved, least = _saved(facts, begin, best, ttl), _saved(facts, begin, worst, ttl)
     if even is None or best <= even or saved < WORTH * _prompts_pico(facts):
         return
     text = (
-        f"{reads} saves {dollars(saved)} at {_percent(best)} hits and "
-        f"{_other_end(_saved(facts, begin, worst, ttl))} at {_percent(worst)}; it pays from {_percent(even)} on"
+        f"{what} saves {dollars(saved)} at {_percent(best)} hits and {_other_end(least)} at {_percent(worst)}; "
+        f"it pays from {_percent(even)} on"
     )
-    yield Advice(kind="cache", text=text, saves_pico=(_saved(facts, begin, worst, ttl), saved))
+    yield Advice(kind=kind, text=text, saves_pico=(least, saved))
 
 
 def _order(facts: Facts) -> Iterator[Advice]:
     """Say what stands in the way of a longer prefix, or that it could be marked."""
     if facts.cache != "off" or facts.is_marked or facts.rows < 2:
         return
-    if not facts.is_templated:
-        longer = (
-            facts.first if facts.first.distinct * 2 <= facts.rows else Begin(tokens=facts.common_tokens, distinct=1)
-        )
-        if longer.tokens > facts.fixed.tokens * 5 // 4:
-            where = "a cache_control marker of {} behind it, in a block of its own,"
-            yield from _kind("order", _pays(facts, longer, "Requests begin with the same text", where))
+    if facts.is_templated:
+        yield from _order_of_template(facts)
         return
+    longer = facts.first if facts.first.distinct * 2 <= facts.rows else Begin(tokens=facts.common_tokens, distinct=1)
+    if longer.tokens > facts.fixed.tokens * 5 // 4:
+        what = "Requests begin with the same [tokens] tokens, in a block of their own a cache_control marker of [ttl]"
+        yield from _pays(facts, longer, what, kind="order")
+
+
+def _order_of_template(facts: Facts) -> Iterator[Advice]:
     order = facts.order
     if order is None or not order.best.gain(facts.rows):
         return
     begin = _cut(facts, order.best.bytes, order.best.distinct)
-    named = ", ".join(f"{{{{ {name} }}}}" for name in order.best.columns) or "the text that is the same for all"
-    where = f"{named} in -s (without what differs more), and `--cache {{}}`,"
-    what = f"{named} could be shared"
-    if order.best.gain(facts.rows) > order.now.gain(facts.rows) * 3 // 2 and order.early:
-        early = ", ".join(f"{{{{ {name} }}}}" for name in order.early)
-        what = f"The template puts {early} before {named}, so that requests share less than they could"
-    yield from _kind("order", _pays(facts, begin, what, where))
+    named = _named(order.best.columns) or "the text that is the same for all"
+    what = f"With {named} in -s, requests could share [tokens] tokens, and `--cache [ttl]`"
+    if order.early and order.best.gain(facts.rows) > order.now.gain(facts.rows) * 3 // 2:
+        first = f"The prompt puts {_named(order.early)} before {named}, so that requests share little"
+        what = f"{first}: the other way round, and with {named} in -s, they could share [tokens] tokens"
+        what += ", and `--cache [ttl]`"
+    yield from _pays(facts, begin, what, kind="order")
+
+
+def _named(columns: Sequence[str]) -> str:
+    return ", ".join(f"{{{{ {name} }}}}" for name in columns)
 
 
 def _cut(facts: Facts, size: int, distinct: int) -> Begin:
     return Begin(
         tokens=facts.fixed.tokens + int(size / facts.bytes_a_token), distinct=max(distinct, facts.fixed.distinct)
     )
-
-
-def _kind(kind: Kind, found: Iterator[Advice]) -> Iterator[Advice]:
-    for one in found:
-        yield Advice(kind=kind, text=one.text, saves_pico=one.saves_pico)
 
 
 def _repeated(facts: Facts) -> Iterator[Advice]:

@@ -18,7 +18,7 @@ from standby.workload.faults import Refused, WorkloadError
 STRATA = 5
 A_STRATUM = 10
 """Least requests that are counted in a stratum: fewer say nothing about their spread."""
-GAP = 4
+GAP = 2
 """Sizes that are so many times apart are another kind of request, such as one with an image."""
 AT_ONCE = 4
 CERTAIN = 0.99

@@ -226,7 +226,7 @@ def _group(
         row = asked.rows[place]
         return params_at(job, (found.parts[row], found.offsets[row]))
 
-    plan = planned(asked.sizes, room=room, seed=job.tag)
+    plan = planned(asked.sizes, room=room, seed=f"{len(asked.sizes)} {sum(asked.sizes)}")
     places = [place for stratum in plan.strata for place in stratum.chosen]
     counts = counted(lambda place: service.count_tokens(params(place)), places)
     missed.add(counts)
@@ -351,7 +351,7 @@ def _facts(job: JobFile, group: Group, *, repeated: int, earlier: history.Answer
         is_templated=is_templated,
         fixed=Begin(tokens=group.shared, distinct=asked.fixed.distinct.count),
         first=Begin(tokens=int(asked.first.size / scale), distinct=asked.first.distinct.count),
-        common_tokens=int(len(asked.common or b"") / group.bytes_a_token),
+        common_tokens=_common_tokens(group),
         order=_order(job, group) if is_templated else None,
         repeated=repeated,
         batch_pico=group.plain(is_batch=True),
@@ -360,6 +360,13 @@ def _facts(job: JobFile, group: Group, *, repeated: int, earlier: history.Answer
         earlier=earlier,
         lasts_s=lasts,
     )
+
+
+def _common_tokens(group: Group) -> int:
+    """Reckon what all prompts begin with, tools and system prompt included if these are the same."""
+    if group.asked.fixed.distinct.count > 1:
+        return 0
+    return group.shared + int(len(group.asked.common or b"") / group.bytes_a_token)
 
 
 def _order(job: JobFile, group: Group) -> Order | None:

@@ -38,9 +38,8 @@ class Distinct:
         self._largest: list[int] = []
         self._kept: set[int] = set()
 
-    def add(self, value: bytes) -> None:
-        """Count a value, unless it was seen."""
-        number = hash(value) & _MASK
+    def add(self, number: int) -> None:
+        """Count a value by its hash of 64 bits, unless it was seen."""
         if number in self._kept:
             return
         if len(self._kept) < KEPT:
@@ -66,10 +65,10 @@ class Prefix:
     """Bytes of all requests together."""
     distinct: Distinct = field(default_factory=Distinct)
 
-    def add(self, text: bytes) -> None:
-        """Take the beginning of one request."""
-        self.size += len(text)
-        self.distinct.add(text)
+    def add(self, size: int, number: int) -> None:
+        """Take the beginning of one request: its bytes, its hash."""
+        self.size += size
+        self.distinct.add(number & _MASK)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,7 +89,7 @@ class Asked:
     first: Prefix = field(default_factory=Prefix)
     """Those, and the first block of the first turn."""
     common: bytes | None = None
-    """What the prompts of all of them begin with, to the byte."""
+    """What the turns of all of them begin with, to the byte; None before the first."""
 
     @property
     def longest_answer(self) -> int:
@@ -107,6 +106,19 @@ class Asked:
         return self.uses[name] == len(self.sizes)
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A request without its turns."""
+
+    model: str = ""
+    answer: int = 0
+    fixed: int = 0
+    """Bytes of tools and system prompt."""
+    number: int = 0
+    """Hash of these."""
+    uses: tuple[str, ...] = ()
+
+
 class Survey:
     """All of it."""
 
@@ -116,6 +128,8 @@ class Survey:
         self.parts = array("L")
         self.offsets = array("Q")
         self._hashes = array("Q")
+        self._rest = b""
+        self._frame = Frame()
 
     @property
     def rows(self) -> int:
@@ -134,14 +148,20 @@ class Survey:
     def add(self, place: Place, line: bytes) -> None:
         """Take one request."""
         raw = bytes(_line(line).params)
-        params = _params(raw)
-        model = params.model if isinstance(params.model, str) else ""
-        asked = self.models.setdefault(model, Asked(model=model))
+        messages = bytes(_messages(raw).messages)
+        at = len(raw) - len(messages) - 1
+        if not raw.startswith(messages, at):
+            at = raw.find(messages)
+        rest = raw[:at] + raw[at + len(messages) :]
+        if rest != self._rest:  # most requests of a job differ in their turns only
+            self._rest, self._frame = rest, _frame_of(raw, rest)
+        frame = self._frame
+        asked = self.models.get(frame.model) or self.models.setdefault(frame.model, Asked(model=frame.model))
         asked.rows.append(len(self.parts))
         self.parts.append(place[0])
         self.offsets.append(place[1])
         self._hashes.append(hash(raw) & _MASK)
-        _look(asked, params, raw)
+        _look(asked, frame, messages, len(raw))
 
 
 def survey(job: JobFile) -> Survey:
@@ -182,7 +202,6 @@ class _Params(msgspec.Struct):
     max_tokens: Any = 0
     system: msgspec.Raw = msgspec.Raw()
     tools: msgspec.Raw = msgspec.Raw()
-    messages: msgspec.Raw = msgspec.Raw()
     output_config: Any = None
     output_format: Any = None
     thinking: Any = None
@@ -194,11 +213,16 @@ class _Params(msgspec.Struct):
     inference_geo: Any = None
 
 
+class _Messages(msgspec.Struct):
+    messages: msgspec.Raw = msgspec.Raw()
+
+
 class _Turn(msgspec.Struct):
     content: msgspec.Raw = msgspec.Raw()
 
 
 _line = msgspec.json.Decoder(_Line).decode
+_messages = msgspec.json.Decoder(_Messages).decode
 _params = msgspec.json.Decoder(_Params).decode
 _turns = msgspec.json.Decoder(list[_Turn]).decode
 _raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -214,20 +238,34 @@ def _lines(body: Path) -> Iterator[tuple[int, bytes]]:
             offset += len(line)
 
 
-def _look(asked: Asked, params: _Params, raw: bytes) -> None:
-    most = params.max_tokens if isinstance(params.max_tokens, int) and 0 <= params.max_tokens < _MASK else 0
-    asked.answers[most] += 1
-    asked.sizes.append(len(raw) + _media(asked, bytes(params.messages)))
-    asked.uses.update(_uses(params, raw))
+def _look(asked: Asked, frame: Frame, messages: bytes, size: int) -> None:
+    asked.answers[frame.answer] += 1
+    asked.sizes.append(size + _media(asked, messages))
+    for name in frame.uses:
+        asked.uses[name] += 1
+    if b'"cache_control"' in messages and not {"marker", "marker_1h"}.intersection(frame.uses):
+        asked.uses["marker_1h" if b'"1h"' in messages else "marker"] += 1
+    asked.fixed.add(frame.fixed, frame.number)
+    first = _first_block(messages)
+    asked.first.add(frame.fixed + len(first), hash((frame.number, first)))
+    asked.common = messages[:LONGEST_COMMON] if asked.common is None else shared(asked.common, messages)
+
+
+def _frame_of(raw: bytes, rest: bytes) -> Frame:
+    params = _params(raw)
+    most = params.max_tokens
     fixed = bytes(params.tools) + bytes(params.system)
-    asked.fixed.add(fixed)
-    asked.first.add(fixed + _first_block(params.messages))
-    prompt = fixed + bytes(params.messages)
-    asked.common = prompt[:LONGEST_COMMON] if asked.common is None else shared(asked.common, prompt)
+    return Frame(
+        model=params.model if isinstance(params.model, str) else "",
+        answer=most if isinstance(most, int) and 0 <= most < _MASK else 0,
+        fixed=len(fixed),
+        number=hash(fixed),
+        uses=tuple(_uses(params, rest)),
+    )
 
 
-def _uses(params: _Params, raw: bytes) -> Iterator[str]:
-    """Name what a request uses that not every model takes, or that is priced apart."""
+def _uses(params: _Params, rest: bytes) -> Iterator[str]:
+    """Name what a request uses, beside its turns, that not every model takes or that is priced apart."""
     yield from (name for name in SAMPLING if getattr(params, name) is not None)
     if _has(params.output_config, "format") or params.output_format:
         yield "schema"
@@ -241,8 +279,8 @@ def _uses(params: _Params, raw: bytes) -> Iterator[str]:
         yield "us"
     if b'"web_search_' in bytes(params.tools):
         yield "search"
-    if b'"cache_control"' in raw:
-        yield "marker_1h" if b'"1h"' in raw else "marker"
+    if b'"cache_control"' in rest:
+        yield "marker_1h" if b'"1h"' in rest else "marker"
 
 
 def _has(value: Any, name: str) -> bool:
@@ -278,9 +316,9 @@ def _blocks(value: Any) -> Iterator[dict[str, Any]]:
         yield from _blocks(value.get("content"))
 
 
-def _first_block(messages: msgspec.Raw) -> bytes:
+def _first_block(messages: bytes) -> bytes:
     try:
-        turns = _turns(messages) if bytes(messages) else []
+        turns = _turns(messages) if messages else []
         content = turns[0].content if turns else b""
         blocks = _raws(content) if bytes(content).startswith(b"[") else [content]
     except msgspec.DecodeError:

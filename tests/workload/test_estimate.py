@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Callable
+from datetime import date
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from standby import workload
+from standby.cli import main
+from standby.pricing.claude import claude_price
+from standby.pricing.rates import Price
+from standby.testing import Emulator
+from standby.workload.estimate import estimate, noted
+from standby.workload.faults import Refused
+from standby.workload.quotes import Load, cached, loads_of, plain
+from standby.workload.steps import prices_of
+from tests.workload.conftest import MODEL, creates, quick, write_rows
+
+DAY = date(2026, 11, 22)
+CENT = 10**10
+Run = Callable[..., tuple[int, str, str]]
+QUICK = ("--poll", "0.02", "--settle", "0.1")
+
+
+@pytest.fixture
+def run(
+    standby_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run one command against the emulator; return its code, standard output and standard error."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", standby_emulator.api_key)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", standby_emulator.url)
+    monkeypatch.chdir(tmp_path)
+
+    def once(*arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return once
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> str:
+    """Write rows; return the name."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path.name
+
+
+def short_rows(folder: Path) -> tuple[str, ...]:
+    """Reviews of some words, all alike."""
+    dice = random.Random(1)
+    rows = [{"text": "word " * dice.randint(5, 40)} for _ in range(600)]
+    return (lines(folder / "in.jsonl", rows), "-m", MODEL, "-p", "Label: {{ text }}", "--max-tokens", "60")
+
+
+def long_tail(folder: Path) -> tuple[str, ...]:
+    """Documents of very different lengths behind one long system prompt, which is cached."""
+    dice = random.Random(2)
+    rows = [{"text": "clause " * int(dice.paretovariate(1.2) * 40)} for _ in range(500)]
+    ask = ("-m", "claude-sonnet-5-5", "-s", "You know the law of trade. " * 300, "-p", "Summarize: {{ text }}")
+    return (lines(folder / "in.jsonl", rows), *ask, "--cache", "1h", "--max-tokens", "90")
+
+
+def ready_requests(folder: Path) -> tuple[str, ...]:
+    """Several turns, images in some, a schema, tools, two models."""
+    dice = random.Random(3)
+    image = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(b"\x89PNG\r\n\x1a\n" * 900).decode()}
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    tool = {"name": "find", "description": "Finds things by their names", "input_schema": schema}
+    rows = []
+    for number in range(300):
+        text = "so it went on " * dice.randint(3, 80)
+        ask: list[dict[str, Any]] = [{"type": "text", "text": text}]
+        ask += [{"type": "image", "source": image}] * (number % 4 == 0)
+        params = {
+            "model": MODEL if number % 3 else "claude-haiku-5-5",
+            "max_tokens": dice.randint(20, 200),
+            "messages": [
+                {"role": "user", "content": "Hello, who are you?"},
+                {"role": "assistant", "content": "A model."},
+                {"role": "user", "content": ask},
+            ],
+            "output_config": {"format": {"type": "json_schema", "schema": schema}},
+        }
+        rows.append({"custom_id": f"r{number}", "params": {**params, "tools": [tool]} if number % 2 else params})
+    return (lines(folder / "in.jsonl", rows),)
+
+
+@pytest.mark.parametrize("made", [short_rows, long_tail, ready_requests])
+def test_an_estimate_holds_what_a_job_then_takes(
+    run: Run, tmp_path: Path, made: Callable[[Path], tuple[str, ...]]
+) -> None:
+    """Prompt tokens and charge lie inside the predicted intervals, which are narrow enough to be of use."""
+    ask = made(tmp_path)
+    code, out, _ = run("estimate", *ask, "--json")
+    predicted = json.loads(out)
+    assert code == 0
+    _, out, _ = run("run", *ask, "-o", "out.jsonl", *QUICK, "--json")
+    report = json.loads(out)
+    tokens = report["tokens"]
+    prompt = tokens["input"] + tokens["cache_read"] + tokens["cache_write_1h"] + tokens["cache_write_5m"]
+    low, high = predicted["prompt_tokens_span"]
+    assert report["succeeded"] == predicted["rows"]
+    assert low <= prompt <= high
+    assert high - low < 0.3 * prompt
+    assert abs(predicted["prompt_tokens"] - prompt) < 0.1 * prompt
+    assert predicted["asked_pico"][0] <= report["cost"]["charged_pico"] <= predicted["asked_pico"][1]
+    assert predicted["worst_pico"] == predicted["asked_pico"][1]
+
+
+def haiku() -> Price:
+    """Claude Haiku 4.5."""
+    found = claude_price(MODEL, DAY)
+    assert found is not None
+    return found
+
+
+def test_the_columns_are_those_of_the_contract() -> None:
+    """Contract 10.3: 10,000 requests of 500 and 300 tokens; 1,000 behind a shared prefix of 6,000."""
+    price = haiku()
+    many = [Load(rows=10_000, prompt=5_000_000, output=3_000_000)]
+    assert (plain(many, price.standard), plain(many, price.batch)) == (2_000 * CENT, 1_000 * CENT)
+    shared = [Load(rows=1_000, prompt=6_200_000, output=300_000, shared=6_000)]
+    assert plain(shared, price.batch) == 385 * CENT
+    assert round(cached(shared, price.batch, hits=Fraction(999, 1000), ttl="1h") / 10**8) == 11_557
+    assert cached(shared, price.batch, hits=Fraction(0), ttl="5m") == 460 * CENT
+    assert cached(shared, price.batch, hits=Fraction(6, 10), ttl="1h") == 343 * CENT
+
+
+def test_a_step_of_a_price_is_each_requests_own() -> None:
+    """Contract 10.3: a prompt of 100,000 tokens and one of 100,001, whose mean would put both on the dearer side."""
+    price = claude_price("claude-haiku-5-5", DAY)
+    assert price is not None
+    loads = loads_of([(100_000.0, 1), (100_001.0, 1)], price, prompt=200_001, output=2_000)
+    assert [one.rows for one in loads] == [1, 1]
+    assert plain(loads, price.batch) == 5_250_000_000 + 26_250_250_000
+
+
+@pytest.fixture
+def job_of(service: workload.Service, tmp_path: Path) -> Callable[..., Any]:
+    """Prepare a job."""
+
+    def made(rows: int = 60, output: str = "out.csv", **spec: Any) -> Any:
+        source = workload.Source(kind="file", where=str(write_rows(tmp_path / "in.jsonl", rows)))
+        given = {"model": MODEL, "prompt": "Say {{ text }}", "output": str(tmp_path / output), **spec}
+        return workload.opened_job(workload.Spec(source=source, **given), endpoint=service.endpoint)
+
+    return made
+
+
+def test_small_jobs_are_counted_whole(job_of: Callable[..., Any], service: workload.Service) -> None:
+    """Up to fifty rows nothing is left to chance: the interval is a point."""
+    with job_of(20) as job:
+        workload.prepare_job(job)
+        found = estimate(job, service, prices_of(job), past=())
+        assert (found.sampled, found.prompt_tokens_span) == (20, (found.prompt_tokens, found.prompt_tokens))
+        assert noted(job) == found
+
+
+def test_counting_that_fails_half_way_leaves_a_wider_estimate(
+    job_of: Callable[..., Any], service: workload.Service, standby_emulator: Emulator
+) -> None:
+    """What was counted counts, and what was not is told."""
+    standby_emulator.fault("count_tokens=404+skip:30")
+    with job_of(200) as job:
+        workload.prepare_job(job)
+        found = estimate(job, service, prices_of(job), past=())
+    assert 20 <= found.sampled <= 30
+    assert any("not counted" in text for text in found.unknown)
+
+
+def test_a_service_that_counts_nothing_stops_only_a_budget(
+    run: Run, standby_emulator: Emulator, tmp_path: Path
+) -> None:
+    """Without --max-cost the job runs, and says that there is no estimate; with it nothing is sent."""
+    write_rows(tmp_path / "in.jsonl", 3)
+    ask = ("in.jsonl", "-m", MODEL, "-p", "Say {{ text }}", *QUICK)
+    standby_emulator.fault("count_tokens=404")
+    code, _, err = run("run", *ask, "-o", "a.csv", "--max-cost", "5")
+    assert (code, creates(standby_emulator)) == (Refused.code, [])
+    code, _, err = run("run", *ask, "-o", "b.csv")
+    assert (code, "No estimate" in err) == (0, True)
+
+
+def test_a_job_that_goes_on_is_not_counted_again(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+    """The estimate belongs to the job."""
+    write_rows(tmp_path / "in.jsonl", 3)
+    ask = ("in.jsonl", "-m", MODEL, "-p", "Say {{ text }}", "-o", "a.csv", *QUICK)
+    run("submit", *ask)
+    counted = [one for one in standby_emulator.requests if one.operation == "count_tokens"]
+    assert run("run", *ask)[0] == 0
+    assert [one for one in standby_emulator.requests if one.operation == "count_tokens"] == counted != []
+
+
+def test_nothing_is_counted_where_it_is_not_wanted(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+    """`--no-estimate` still looks at the model."""
+    write_rows(tmp_path / "in.jsonl", 3)
+    assert run("run", "in.jsonl", "-m", MODEL, "-p", "{{ text }}", "-o", "a.csv", "--no-estimate", *QUICK)[0] == 0
+    asked = {one.operation for one in standby_emulator.requests}
+    assert ("count_tokens" in asked, "models" in asked) == (False, True)
+
+
+def test_the_second_night_knows_how_long_answers_are(job_of: Callable[..., Any], service: workload.Service) -> None:
+    """Earlier batches of the same prompt tell what answers, and time, to expect; of another prompt they do not."""
+    with job_of(30) as job:
+        workload.prepare_job(job)
+        report = workload.run_job(job, service, pace=quick())
+    with job_of(30, output="again.csv") as job:
+        workload.prepare_job(job)
+        again = estimate(job, service, prices_of(job))
+        assert again.expected_output_tokens == report["tokens"]["output"]
+        assert again.expected_pico == report["cost"]["charged_pico"]
+        assert again.expected_s is not None
+    with job_of(30, output="other.csv", prompt="Sing {{ text }}") as job:
+        workload.prepare_job(job)
+        other = estimate(job, service, prices_of(job))
+        assert (other.expected_output_tokens, other.expected_pico) == (None, None)
+
+
+def test_a_price_that_is_not_known_is_not_zero(job_of: Callable[..., Any], service: workload.Service) -> None:
+    """Money is None, tokens are there, and the reason is told."""
+    with job_of(5, model="simulated") as job:
+        workload.prepare_job(job)
+        found = estimate(job, service, prices_of(job), past=())
+    assert (found.batch_pico, found.worst_pico, found.asked_pico) == (None, None, None)
+    assert found.prompt_tokens > 0
+    assert found.unknown == ("no price is known for 'simulated'",)
