@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +18,7 @@ from standby.pricing.rates import Price, prompt_of
 from standby.pricing.savings import Ttl, break_even
 from standby.records import Tokens
 from standby.workload.compared import Actual, compared
-from standby.workload.costs import Cost, PriceOf, charge
+from standby.workload.costs import Cost, PriceOf
 from standby.workload.jobfile import Item, JobFile, Part
 from standby.workload.lengths import Lengths
 from standby.workload.outcomes import AGAIN, Used, read
@@ -62,7 +63,7 @@ def report_of(job: JobFile, price_of: PriceOf) -> dict[str, Any]:
             "saved_by_cache_pico": cost.uncached - cost.charged if is_known else None,
             "without_good_answer_pico": sums.in_vain if is_known else None,
             "unpriced_answers": cost.unpriced,
-            "is_batch_price_assumed": cost.is_assumed,
+            "is_batch_price_assumed": bool(cost.is_assumed),
         },
         "models": [
             {"model": model, "answers": one.answers, "charged_pico": None if one.unpriced else one.charged}
@@ -90,7 +91,6 @@ class _Sums:
     """What one walk over the usages of a job adds up."""
 
     def __init__(self) -> None:
-        self.cost = Cost()
         self.models: dict[str, Cost] = {}
         self.in_vain = 0
         """Charged for answers that were cut, refused or not what was asked for, earlier tries among them."""
@@ -99,6 +99,15 @@ class _Sums:
         """Answers that found a prefix in a cache, and answers that only wrote one."""
         self.dearest: list[tuple[int, int, int]] = []
         """Heap of charge, minus the first row with it, rows with the same usage."""
+
+    @property
+    def cost(self) -> Cost:
+        """Of all models together."""
+        total = Cost()
+        for one in self.models.values():
+            for column in fields(Cost):
+                setattr(total, column.name, getattr(total, column.name) + getattr(one, column.name))
+        return total
 
 
 def _summed(job: JobFile, price_of: PriceOf) -> _Sums:
@@ -118,13 +127,16 @@ def _summed(job: JobFile, price_of: PriceOf) -> _Sums:
 
 def _add(sums: _Sums, model: str, used: Used, price: Price | None, times: int) -> int:
     """Add so many equal results; return what one of them was charged, 0 if nobody knows."""
-    sums.cost.add(used, price, times)
-    sums.models.setdefault(model, Cost()).add(used, price, times)
+    cost = sums.models.get(model)
+    if cost is None:
+        cost = sums.models[model] = Cost()
+    before = cost.charged
+    cost.add(used, price, times)
     if used.tokens.read:
         sums.readers += times
     elif used.tokens.write_5m or used.tokens.write_1h:
         sums.writers += times
-    return 0 if price is None else charge(price, used)
+    return (cost.charged - before) // times
 
 
 def _failures(job: JobFile) -> list[dict[str, Any]]:
