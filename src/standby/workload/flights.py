@@ -157,6 +157,8 @@ class Flight:
     refuted: tuple[str, ...] = ()
     batch_id: str = ""
     is_ours: bool = False
+    unknown_since: float | None = None
+    """Since when the service does not know the batch, or has no results of it."""
     lingers_until: float = 0.0
     """Until then somebody may come back for a call whose time was over."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)

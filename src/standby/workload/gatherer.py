@@ -300,8 +300,10 @@ class Gatherer:
         polls = 0
         patience = self._patience()
         wait_s = self._poll_s(polls, batch)
-        while not self._is_forsaken(flight):
+        while True:
             await self._pause(flight, wait_s)
+            if self._is_forsaken(flight):
+                break
             try:
                 batch = await Postbox(flight.client, dict(flight.way.headers)).retrieve(flight.batch_id)
                 if await self._bring_home(flight, batch):
@@ -317,7 +319,7 @@ class Gatherer:
                 continue
             patience.succeeded()
             polls += 1
-            wait_s = self._poll_s(polls, batch)
+            wait_s = self._poll_s(polls, batch) if flight.unknown_since is None else self._pace.look_s
         await self._say_goodbye(flight)
         self._land(flight)
 
@@ -328,11 +330,11 @@ class Gatherer:
 
     async def _bring_home(self, flight: Flight, batch: Seen | None) -> bool:
         """Collect what has ended; whether the flight is over."""
-        if batch is not None and batch.status != ENDED:
+        if batch is None or (batch.status == ENDED and not batch.results_url):
+            return await self._is_gone(flight, batch)
+        flight.unknown_since = None
+        if batch.status != ENDED:
             return False
-        if batch is None or batch.archived_at or not batch.results_url:
-            self._lose(flight)
-            return True
         for attempt in range(self._pace.download_tries):
             if attempt:
                 await asyncio.sleep(min(self._pace.look_s * 2.0**attempt, LONGEST_BACKOFF_S))
@@ -342,6 +344,19 @@ class Gatherer:
             if not flight.left:
                 break
         self._lose(flight)
+        return True
+
+    async def _is_gone(self, flight: Flight, batch: Seen | None) -> bool:
+        """Believe only after a while that a batch or its results are no more: a service may be slow to know its own."""
+        now = self._now()
+        flight.unknown_since = now if flight.unknown_since is None else flight.unknown_since
+        is_archived = batch is not None and batch.archived_at is not None
+        if not is_archived and now - flight.unknown_since < self._pace.settle_s:
+            return False
+        if flight.is_ours:
+            self._lose(flight)
+        else:
+            await self._refute(flight)
         return True
 
     async def _collect(self, flight: Flight, batch: Seen) -> bool:
@@ -376,7 +391,7 @@ class Gatherer:
     async def _refute(self, flight: Flight) -> None:
         """Go on looking: the batch of that size was another's."""
         flight.refuted = (*flight.refuted, flight.batch_id)
-        flight.batch_id, flight.is_ours = "", False
+        flight.batch_id, flight.is_ours, flight.unknown_since = "", False, None
         self._store.refute(flight.number, flight.refuted)
         await self._resume(flight)
 
@@ -392,13 +407,14 @@ class Gatherer:
         return not self.keeps and not flight.waiting and is_over
 
     async def _pause(self, flight: Flight, seconds: float) -> None:
-        """Sleep, but no longer than somebody may still come back."""
-        if not self.keeps and not flight.waiting:
-            seconds = min(seconds, max(0.0, flight.lingers_until - self._now()))
-        flight.changed.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await flight.changed.wait()
+        """Sleep, but no longer than somebody waits or may still come back."""
+        until = self._now() + seconds
+        while (now := self._now()) < until and not self._is_forsaken(flight):
+            is_lingering = not self.keeps and not flight.waiting
+            flight.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(until, flight.lingers_until if is_lingering else until) - now):
+                    await flight.changed.wait()
 
     async def _say_goodbye(self, flight: Flight) -> None:
         """Cancel a batch that nobody waits for; if that fails, it runs to its end, and nobody hears of it."""
