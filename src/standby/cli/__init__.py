@@ -19,8 +19,10 @@ from collections.abc import Sequence
 
 import click
 
+from standby.cli.completion import completion
 from standby.cli.doctor import doctor
 from standby.cli.engines import engines
+from standby.cli.help import WIDTH, Standby
 from standby.cli.keys import keys
 from standby.cli.money import cost, usage
 from standby.cli.prices import prices
@@ -39,25 +41,31 @@ CANNOT_START = 3
 INTERRUPTED = 130
 
 
-class Standby(click.Group):
-    """The command: a workload as TOML may stand where a command would, `standby nightly.toml`."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Put `nightly` in front of a file of TOML."""
-        if args[0].endswith(".toml") and args[0] not in self.commands:
-            args = ["nightly", *args]
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=Standby, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Standby, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH})
 @click.version_option(package_name="standby", message="%(prog)s %(version)s")
 def standby() -> None:
-    """Serve Claude's Message Batches API over models that you run yourself."""
+    """Answer many rows through batches, of Claude or of models that you run yourself.
+
+    `standby run` is the client, `standby serve` a server that speaks Claude's
+    Message Batches API. `standby FILE.toml` is `standby nightly FILE.toml`.
+    """
 
 
-for command in (serve, keys, workspaces, config, doctor, engines, usage, cost, savings, prices, top, *COMMANDS):
+for command in (
+    serve,
+    keys,
+    workspaces,
+    config,
+    doctor,
+    engines,
+    usage,
+    cost,
+    savings,
+    prices,
+    top,
+    *COMMANDS,
+    completion,
+):
     standby.add_command(command)
 
 

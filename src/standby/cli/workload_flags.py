@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from standby.cli import offers
+
 if TYPE_CHECKING:
     from standby.workload.runner import Pace
     from standby.workload.spec import Source, Spec
@@ -16,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 FORMATS = ("jsonl", "json", "csv", "tsv", "parquet", "xlsx")
 
 ROWS = (
-    click.argument("source", required=False, metavar="[FILE]"),
+    click.argument("source", required=False, metavar="[FILE]", shell_complete=offers.files),
     click.option("--sql", metavar="QUERY", help="Rows of a query over files and attached databases."),
     click.option("--files", nargs=2, metavar="DIR GLOB", help="One row a file: path, name, size, text."),
     click.option("--format", "form", type=click.Choice(FORMATS), help="Of FILE, if its name does not say it."),
@@ -24,7 +26,9 @@ ROWS = (
     click.option("--id", "id_column", default="", metavar="COLUMN", help="Names a row; without it its number does."),
 )
 PROMPT = (
-    click.option("-m", "--model", default="", metavar="NAME", help="Which model answers."),
+    click.option(
+        "-m", "--model", default="", metavar="NAME", help="Which model answers.", shell_complete=offers.models
+    ),
     click.option("-p", "--prompt", default="", metavar="TEXT|@FILE", help="Template with {{ column }}."),
     click.option("-s", "--system", default="", metavar="TEXT|@FILE", help="System prompt, a template too."),
     click.option(
@@ -35,7 +39,12 @@ PROMPT = (
         metavar="TEMPLATE",
         help="Image or PDF of a row: a path or URL, such as {{ path }}.",
     ),
-    click.option("--schema", metavar="FILE|MODULE:CLASS", help="Answers follow this JSON Schema or pydantic model."),
+    click.option(
+        "--schema",
+        metavar="FILE|MODULE:CLASS",
+        help="Answers follow this JSON Schema or pydantic model.",
+        shell_complete=offers.files,
+    ),
     click.option(
         "--max-tokens",
         type=click.IntRange(min=1),
@@ -66,6 +75,7 @@ OUTPUT = (
         "--output",
         metavar="FILE|NAME.TABLE",
         help="Parquet, CSV, TSV, JSONL, Excel, or a table of an attached database.",
+        shell_complete=offers.files,
     ),
 )
 ATTACH = (
@@ -123,7 +133,18 @@ BUDGET = (
     ),
     click.option("--no-estimate", is_flag=True, help="Count no prompts before; ignored with --max-cost."),
 )
-PAGE = (click.option("--report", "page", metavar="FILE", help="Write the report as an HTML page with charts too."),)
+PAGE = (
+    click.option(
+        "--report",
+        "page",
+        metavar="FILE",
+        help="Write the report as an HTML page with charts too.",
+        shell_complete=offers.files,
+    ),
+)
+EVENTS = (
+    click.option("--jsonl", "as_jsonl", is_flag=True, help="Print what happens as lines of JSON, the report last."),
+)
 SHOWN = (click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, money in pico-dollars."),)
 
 

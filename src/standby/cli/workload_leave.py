@@ -53,13 +53,22 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., int]:
             except BaseException as error:
                 if leaving.code:  # whatever a library made of it
                     _say_how_to_go_on(leaving)
+                    _tell(given, "stopped", code=leaving.code, batches_running=leaving.running)
                     return leaving.code
                 if not isinstance(error, WorkloadError):
                     raise
                 click.echo(f"standby: {error}", err=True)
+                _tell(given, "error", code=error.code, message=str(error))
                 return error.code
 
     return run
+
+
+def _tell(given: dict[str, Any], event: str, **facts: Any) -> None:
+    from standby.cli.workload_events import tell
+
+    if given.get("as_jsonl"):
+        tell(event, **facts)
 
 
 @contextlib.contextmanager

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from standby.cli.help import Headed
 from standby.cli.workload_estimate import show_estimate
-from standby.cli.workload_flags import flags
+from standby.cli.workload_events import tell, watched
+from standby.cli.workload_flags import EVENTS, flags
 from standby.cli.workload_leave import guarded
-from standby.cli.workload_progress import progress
 from standby.cli.workload_shown import FAILED_ROWS, conclude
 
 if TYPE_CHECKING:
@@ -29,17 +30,19 @@ FLAGS = (
     click.option("--history", is_flag=True, help="List the runs so far, the newest first; asks no network."),
     click.option("--base-url", metavar="URL", help="Address of the service; otherwise as the file or the SDK says."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON, money in pico-dollars."),
+    *EVENTS,
 )
 
 
-@click.command()
+@click.command(cls=Headed, examples=("standby nightly labels.toml --dry-run", "standby labels.toml"))
 @flags(FLAGS)
 @guarded
 def nightly(file: Path, **given: Any) -> int:
-    """Answer the rows that are new since the last run, and add them to the output. For cron and timers.
+    """Answer what is new since the last run, and add it to the output.
 
-    FILE is a workload as TOML; `standby FILE.toml` is the same. Rows whose id and request were answered before are
-    not sent again; a run that was broken off is finished first. With nothing new it costs nothing, and says so.
+    For cron and timers. FILE.toml is a workload; `standby FILE.toml` is the same.
+    Rows whose id and request were answered before are not sent again; a run that
+    was broken off is finished first. With nothing new it costs nothing, and says so.
     """
     from standby.workload import nightly_file
 
@@ -64,8 +67,11 @@ def _run(found: Nightly, given: dict[str, Any]) -> int:
     )
     with nightly.opened(found) as ledger:
         service = connected(given["base_url"] or found.base_url)
-        with progress() as say:
+        with watched(given) as say:
             runs = list(nightly.run(found, ledger, service, pace=pace, say=say, is_failed_again=given["failed"]))
+    if given["as_jsonl"]:
+        tell("report", output=found.spec.output, runs=[_json(run) for run in runs])
+        return max(FAILED_ROWS if run.report.get("failed") else 0 for run in runs)
     return _conclude(found, runs, as_json=given["as_json"])
 
 

@@ -384,6 +384,28 @@ def opened(folder: Path) -> Iterator[JobFile]:
 
 
 @contextlib.contextmanager
+def looked_at(folder: Path) -> Iterator[JobFile]:
+    """Open the job of a folder to read it as it is at this moment, also while another process works on it.
+
+    `LocalState` if there is none. One of an older form is opened as always, which brings it up to date.
+    """
+    path = folder / "job.sqlite"
+    if not path.exists():
+        raise LocalState(f"{folder}: no job here; name the output of one, or see `standby list`")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            if connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
+                connection.execute("BEGIN")
+                yield JobFile(folder, connection)
+                return
+    except sqlite3.DatabaseError as error:
+        raise LocalState(f"{path}: {error}") from error
+    with opened(folder) as job:
+        yield job
+
+
+@contextlib.contextmanager
 def _opened(folder: Path, *, must_exist: bool) -> Iterator[JobFile]:
     if must_exist and not (folder / "job.sqlite").exists():
         raise LocalState(f"{folder}: no job here; name the output of one, or see `standby list`")

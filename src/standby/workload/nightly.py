@@ -222,7 +222,7 @@ def _closed(nightly: Nightly, ledger: Ledger, run: Run, job: JobFile) -> Run:
         output = nightly.spec.output
         nightly_merge.merge(complete, output, nightly.key, attached=nightly.attached, scratch=job.folder)
         complete.unlink()
-    report = report_of(job, steps.prices_of(job)) if job.parts() else {}
+    report = {**report_of(job, steps.prices_of(job)), "output": nightly.spec.output} if job.parts() else {}
     cost = report["cost"]["charged_pico"] if report else 0
     ends = (End(number=item.number, is_good=is_settled(item)) for item in job.items())
     closed = ledger.close(run, ends, cost_pico=cost, report=report, now=_now())
