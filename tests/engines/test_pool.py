@@ -31,6 +31,7 @@ from standby.wire.messages import (
     decode_params,
     events_of,
 )
+from tests.engines.asking import Told
 
 
 class Clerk:
@@ -55,6 +56,8 @@ class Clerk:
         self.left = 0
         self.closed = False
         self.told: Signals | None = None
+        self.reuse: tuple[int, int] | None = None
+        """What it tells of a prompt."""
 
     @property
     def profile(self) -> EngineProfile:
@@ -104,6 +107,8 @@ class Clerk:
                     raise self.fault
                 await self.gate.wait()
                 yield event
+            if self.reuse is not None and context.watch is not None:
+                context.watch.prompt(*self.reuse)
         except (GeneratorExit, asyncio.CancelledError):
             self.left += 1
             raise
@@ -450,6 +455,20 @@ async def test_a_closed_stream_stops_the_work_in_the_engine() -> None:
     await events.aclose()
     assert (one.left, pool.load().live) == (1, 0)
     assert 'result="left"} 1.0' in generate_latest(registry).decode()
+
+
+async def test_what_an_endpoint_reused_is_counted_as_far_as_it_makes_sense() -> None:
+    """And passed on; of an endpoint that does not tell there are no numbers at all."""
+    one, two, told = Clerk("one", "a"), Clerk("two", "b"), Told()
+    pool, _, registry = watched(one, two)
+    for one.reuse in ((100, 60), (50, 80), (-5, 3), (40, -1)):
+        await pool.generate(ask(), context=Context(watch=told))
+    await pool.generate(ask("b"), context=Context(watch=told))
+    assert told.prompts == [(100, 60), (50, 50), (0, 0), (40, 0)]
+    text = generate_latest(registry).decode()
+    assert 'standby_endpoint_prompt_tokens_total{endpoint="one"} 190.0' in text
+    assert 'standby_endpoint_reused_tokens_total{endpoint="one"} 110.0' in text
+    assert 'tokens_total{endpoint="two"}' not in text
 
 
 async def test_models_are_merged_newest_first() -> None:
