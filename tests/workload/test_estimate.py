@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import base64
-import json
-import random
 from collections.abc import Callable
 from datetime import date
 from fractions import Fraction
@@ -21,6 +18,7 @@ from standby.workload.faults import Refused
 from standby.workload.quotes import Load, cached, loads_of, plain
 from standby.workload.steps import prices_of
 from tests.workload.conftest import MODEL, creates, quick, write_rows
+from tests.workload.kinds import KINDS
 
 DAY = date(2026, 11, 22)
 CENT = 10**10
@@ -45,72 +43,24 @@ def run(
     return once
 
 
-def lines(path: Path, rows: list[dict[str, Any]]) -> str:
-    """Write rows; return the name."""
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path.name
-
-
-def short_rows(folder: Path) -> tuple[str, ...]:
-    """Reviews of some words, all alike."""
-    dice = random.Random(1)
-    rows = [{"text": "word " * dice.randint(5, 40)} for _ in range(600)]
-    return (lines(folder / "in.jsonl", rows), "-m", MODEL, "-p", "Label: {{ text }}", "--max-tokens", "60")
-
-
-def long_tail(folder: Path) -> tuple[str, ...]:
-    """Documents of very different lengths behind one long system prompt, which is cached."""
-    dice = random.Random(2)
-    rows = [{"text": "clause " * int(dice.paretovariate(1.2) * 40)} for _ in range(500)]
-    ask = ("-m", "claude-sonnet-5-5", "-s", "You know the law of trade. " * 300, "-p", "Summarize: {{ text }}")
-    return (lines(folder / "in.jsonl", rows), *ask, "--cache", "1h", "--max-tokens", "90")
-
-
-def ready_requests(folder: Path) -> tuple[str, ...]:
-    """Several turns, images in some, a schema, tools, two models."""
-    dice = random.Random(3)
-    image = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(b"\x89PNG\r\n\x1a\n" * 900).decode()}
-    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-    tool = {"name": "find", "description": "Finds things by their names", "input_schema": schema}
-    rows = []
-    for number in range(300):
-        text = "so it went on " * dice.randint(3, 80)
-        ask: list[dict[str, Any]] = [{"type": "text", "text": text}]
-        ask += [{"type": "image", "source": image}] * (number % 4 == 0)
-        params = {
-            "model": MODEL if number % 3 else "claude-haiku-5-5",
-            "max_tokens": dice.randint(20, 200),
-            "messages": [
-                {"role": "user", "content": "Hello, who are you?"},
-                {"role": "assistant", "content": "A model."},
-                {"role": "user", "content": ask},
-            ],
-            "output_config": {"format": {"type": "json_schema", "schema": schema}},
-        }
-        rows.append({"custom_id": f"r{number}", "params": {**params, "tools": [tool]} if number % 2 else params})
-    return (lines(folder / "in.jsonl", rows),)
-
-
-@pytest.mark.parametrize("made", [short_rows, long_tail, ready_requests])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_estimate_holds_what_a_job_then_takes(
-    run: Run, tmp_path: Path, made: Callable[[Path], tuple[str, ...]]
+    service: workload.Service, tmp_path: Path, kind: Callable[[Path], workload.Spec]
 ) -> None:
     """Prompt tokens and charge lie inside the predicted intervals, which are narrow enough to be of use."""
-    ask = made(tmp_path)
-    code, out, _ = run("estimate", *ask, "--json")
-    predicted = json.loads(out)
-    assert code == 0
-    _, out, _ = run("run", *ask, "-o", "out.jsonl", *QUICK, "--json")
-    report = json.loads(out)
-    tokens = report["tokens"]
+    with workload.opened_job(kind(tmp_path), endpoint=service.endpoint) as job:
+        workload.prepare_job(job)
+        found = estimate(job, service, prices_of(job), past=())
+        report = workload.run_job(job, service, pace=quick())
+    tokens, asked = report["tokens"], found.asked_pico
     prompt = tokens["input"] + tokens["cache_read"] + tokens["cache_write_1h"] + tokens["cache_write_5m"]
-    low, high = predicted["prompt_tokens_span"]
-    assert report["succeeded"] == predicted["rows"]
+    low, high = found.prompt_tokens_span
+    assert report["succeeded"] == found.rows
     assert low <= prompt <= high
     assert high - low < 0.3 * prompt
-    assert abs(predicted["prompt_tokens"] - prompt) < 0.1 * prompt
-    assert predicted["asked_pico"][0] <= report["cost"]["charged_pico"] <= predicted["asked_pico"][1]
-    assert predicted["worst_pico"] == predicted["asked_pico"][1]
+    assert abs(found.prompt_tokens - prompt) < 0.1 * prompt
+    assert asked is not None
+    assert asked[0] <= report["cost"]["charged_pico"] <= asked[1] == found.worst_pico
 
 
 def haiku() -> Price:
