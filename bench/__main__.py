@@ -18,6 +18,7 @@ from bench.plan import plan_rows
 from bench.reuse import reuse_rows
 from bench.rows import Row, create_rows, dispatch_row, emulator_rows, growth_rows, results_row
 from bench.tenants import tenants_rows
+from bench.workloads import workloads_rows
 from bench.yielding import yielding_rows
 
 SEED = 1
@@ -37,6 +38,7 @@ GROUPS: dict[str, Callable[[int, int], list[Row]]] = {
     "plan": lambda small, runs: plan_rows(runs, items=100_000 // small),
     "reuse": lambda small, _: reuse_rows(items=3_000 // small),
     "interference": lambda small, _: _interference_rows(is_quick=small > 1),
+    "workloads": lambda small, _: workloads_rows(rows=500_000 // small, small=small),
     "cancel": lambda small, _: cancel_rows(20 // small, items=2_000),
     "yielding": lambda small, _: yielding_rows(20 // small),
     "live": lambda small, _: [row for engine in ENGINES for row in all_rows(engine, is_quick=small > 1)],
