@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
+from standby import workload
 from tests.harness import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +76,26 @@ def test_commands_of_the_tutorial(tmp_path: Path) -> None:
     assert "nightly" in shown[2]
     assert shown[1].strip() not in shown[2]
     assert shown[3] == ""
+
+
+@pytest.mark.filterwarnings("ignore:The model .* is deprecated:DeprecationWarning")
+def test_workloads_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python block on workloads runs, one after another, and its assertions hold."""
+    patience: dict[str, Any] = workload.Pace.__init__.__kwdefaults__ or {}
+    monkeypatch.setitem(patience, "first_poll_s", 0.05)  # a test does not wait as a person would
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("COPY (SELECT 'Fine.' AS text) TO 'reviews.parquet'")
+    names: dict[str, Any] = {}
+    with ServerProcess(tmp_path / "data", engine="simulated") as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "any-key")
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+        for code in blocks("docs/workloads.md", "python"):
+            run(code, server.url, names)
+    assert names["report"]["succeeded"] == 1
+    assert len(names["answers"]) == 100
+    assert (tmp_path / "labels.parquet").exists()
 
 
 def test_make_targets_of_the_docs() -> None:
