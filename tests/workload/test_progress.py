@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -12,10 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from rich.console import Console
 
 from standby import workload
-from standby.cli.workload_progress import ASCII, Lines, Screen, Signs, signs_of
+from standby.cli.workload_progress import ASCII, Lines, Screen, Signs, _above, _live, signs_of
 from standby.testing import Emulator
 from standby.workload.tempo import Tempo
 from tests.workload.conftest import MODEL, small, write_rows
@@ -145,6 +148,33 @@ def test_a_view_counts_down_when_rows_are_tried_again(
     assert again
     assert all(one.done == one.items - one.again for one in again)
     assert all(one.spent_pico for one in seen if one.round)
+
+
+def test_a_terminal_that_gets_narrower_keeps_no_remains() -> None:
+    """It has wrapped what was drawn; all of those lines are wiped before the next picture."""
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=120, legacy_windows=False)
+    shown = screen(view(note="the queue is full"))
+    with _live(shown, console) as live:
+        live.refresh()
+        before = [line.cell_len for line in shown.lines(120)]
+        written.truncate(0)
+        console.width = 30
+        live.refresh()
+        ups = written.getvalue().partition("\x1b[2m")[0].count("\x1b[1A")
+    assert ups == sum(-(-length // 30) for length in before) - 1
+
+
+def test_what_is_said_meanwhile_stands_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what click writes, which knows its own way to standard error."""
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    console = Console(file=written, force_terminal=True, width=40, legacy_windows=False)
+    with _live(screen(view()), console) as live, _above(console):
+        live.refresh()
+        click.echo("a warning of several words that does not fit", err=True)
+    said = CODE.sub("", written.getvalue())
+    assert "a warning of several words that does not\nfit\n" in said.replace("\r", "")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,7 +72,7 @@ def progress() -> Iterator[Shown]:
         yield Lines(Tempo(), time.time, lambda line: print(line, file=sys.stderr, flush=True))
         return
     screen = Screen(Tempo(), time.time, signs_of(os.environ, sys.stderr.encoding))
-    with _live(screen, console):
+    with _live(screen, console), _above(console):
         yield screen
 
 
@@ -274,5 +274,30 @@ def _live(screen: Screen, console: Console) -> Live:
             return Group(*drawn)
 
     return Steady(
-        console=console, refresh_per_second=REFRESH_PER_S, transient=True, redirect_stdout=False, auto_refresh=True
+        console=console,
+        refresh_per_second=REFRESH_PER_S,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
+
+
+@contextlib.contextmanager
+def _above(console: Console) -> Iterator[None]:
+    """Let what is written to standard error meanwhile appear above the lines that move, broken between words."""
+    from rich.file_proxy import FileProxy
+
+    class Above(FileProxy):
+        """Click writes past a stream that does not tell its encoding, as Rich's own does not."""
+
+        encoding = "utf-8"
+        errors = "strict"
+
+    before = sys.stderr
+    above = Above(console, before)
+    sys.stderr = cast("TextIO", above)
+    try:
+        yield
+    finally:
+        above.flush()
+        sys.stderr = before
