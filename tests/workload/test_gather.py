@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import anthropic
 import pydantic
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from standby import workload
 from standby.testing import Emulator
@@ -430,3 +433,58 @@ async def test_kept_answers_are_for_their_owner_and_hold_no_secret(standby_emula
     assert b"very-secret" not in written
     assert b"private question" not in written
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "kept").iterdir())
+
+
+# -- any program
+
+
+FATES = st.sampled_from(["waits", "waits", "leaves at once", "leaves when sent", "has no patience"])
+CALLS = st.lists(st.tuples(st.sampled_from(["good", "fine", "bad", "busy"]), FATES), min_size=1, max_size=12)
+FAULTS = st.sampled_from(
+    ["", "create=lost+times:1", "create=reset+times:2", "create=500+times:1", "results=cut:1+times:1"]
+)
+KINDS = {"good": Message, "fine": Message, "bad": anthropic.BadRequestError, "busy": anthropic.OverloadedError}
+SCRIPT = ("*~/^bad$/=errored:invalid_request_error", "*~/^busy$/=errored:overloaded_error")
+
+
+@given(calls=CALLS, fault=FAULTS, most=st.integers(1, 5))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whoever_waits_is_answered_and_nothing_is_paid_twice(
+    standby_emulator: Emulator, calls: list[tuple[str, str]], fault: str, most: int
+) -> None:
+    """However calls, departures and failures follow on each other; and the next run pays for what is left alone."""
+    standby_emulator.reset()
+    standby_emulator.script(*SCRIPT)
+    if fault:
+        standby_emulator.fault(fault)
+    with tempfile.TemporaryDirectory() as folder:
+        options: dict[str, Any] = {"folder": folder, "max_items": most, "max_retries": 0}
+        first = asyncio.run(lived(standby_emulator, calls, options))
+        second = asyncio.run(lived(standby_emulator, [(text, "waits") for text, _ in calls], options))
+    for (text, fate), outcome in zip(calls, first, strict=True):
+        left = {"leaves at once": asyncio.CancelledError, "leaves when sent": asyncio.CancelledError}
+        assert isinstance(outcome, (KINDS[text], left.get(fate, anthropic.APITimeoutError)))
+        assert fate != "waits" or isinstance(outcome, KINDS[text])
+    assert [type(outcome) for outcome in second] == [KINDS[text] for text, _ in calls]
+    standby_emulator.settle()
+    paid = sum(one.request_counts.succeeded for one in standby_emulator.client().messages.batches.list(limit=100))
+    assert paid == sum(KINDS[text] is Message for text, _ in calls)
+
+
+async def lived(emulator: Emulator, calls: list[tuple[str, str]], options: dict[str, Any]) -> list[Any]:
+    """Make calls that end as they are fated to; return their outcomes."""
+    async with batches(emulator, **options) as client:
+        tasks = [
+            asyncio.create_task(ask(client, text, **({"timeout": 0.05} if fate == "has no patience" else {})))
+            for text, fate in calls
+        ]
+        await asyncio.sleep(0)
+        for task, (_, fate) in zip(tasks, calls, strict=True):
+            if fate == "leaves at once":
+                task.cancel()
+        if any(fate == "leaves when sent" for _, fate in calls):
+            await until(lambda: bool(creates(emulator)))
+        for task, (_, fate) in zip(tasks, calls, strict=True):
+            if fate == "leaves when sent":
+                task.cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
