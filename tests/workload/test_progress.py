@@ -19,7 +19,7 @@ from rich.console import Console
 
 from standby import workload
 from standby.cli.workload_progress import ASCII, Lines, Screen, Signs, _above, _live, signs_of
-from standby.testing import Emulator
+from standby.testing import Emulator, emulator
 from standby.workload.tempo import Tempo
 from tests.workload.conftest import MODEL, small, write_rows
 
@@ -148,6 +148,26 @@ def test_a_view_counts_down_when_rows_are_tried_again(
     assert again
     assert all(one.done == one.items - one.again for one in again)
     assert all(one.spent_pico for one in seen if one.round)
+
+
+def test_cost_moves_while_a_batch_runs(tmp_path: Path) -> None:
+    """A Standby server tells what was charged before a part is done; the view adds that up."""
+    with emulator(batch__counts="live", script="*~/text 3$/=slow:1h") as live:
+        service = workload.Service(live.client())
+        source = workload.Source(kind="file", where=str(write_rows(tmp_path / "in.jsonl", 4)))
+        spec = workload.Spec(source=source, output=str(tmp_path / "out.csv"), model=MODEL, prompt="Say {{ text }}")
+        running: list[int] = []
+
+        def say(view: workload.View) -> None:
+            if view.spent_pico and view.parts.get("submitted") and not running:
+                running.append(view.spent_pico)
+                live.advance(hours=2)
+
+        with workload.opened_job(spec, endpoint=service.endpoint) as job:
+            workload.prepare_job(job)
+            report = workload.run_job(job, service, pace=small(9), say=say, wait_s=50)
+    assert report["succeeded"] == 4
+    assert 0 < running[0] < report["cost"]["charged_pico"]
 
 
 def test_a_terminal_that_gets_narrower_keeps_no_remains() -> None:

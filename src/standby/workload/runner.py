@@ -80,7 +80,7 @@ class View:
     """When the first batch was made (RFC 3339), and when the next one expires."""
     expires_at: str | None = None
     spent_pico: int | None = None
-    """Charged for the parts that are done; None where a price is not known."""
+    """Charged for the parts that are done, and for running ones as Standby tells; None where a price is not known."""
     predicted_pico: tuple[int, int] | None = None
     """Of the whole job, as it was estimated."""
     expected_s: tuple[float, float] | None = None
@@ -128,6 +128,8 @@ class Runner:
         self._is_live = False
         self._spent = Spent(job, prices_at(job.meta("created")))
         self._validate = _validator(job)
+        self._charged: dict[int, int] = {}
+        """Of running parts, by the service, if it tells: in pico-dollars."""
 
     def run(self, *, until: Callable[[], bool] | None = None, wait_s: float | None = None) -> None:
         """Run until every row has its outcome, or `until` says so; `WaitOver` after `wait_s` seconds."""
@@ -171,6 +173,8 @@ class Runner:
             self._is_live = self._is_live or 0 < counted < part.items
             if part.state in {PartState.READY, PartState.SENDING, PartState.SUBMITTED}:
                 view.done -= part.items - counted
+            if view.spent_pico is not None and part.state is not PartState.DONE:
+                view.spent_pico += self._charged.get(part.number, 0)
                 view.again += part.items - counted if part.round else 0
             if part.state is PartState.SUBMITTED and part.number in self._expires:
                 view.expires_at = min(view.expires_at or "9", self._expires[part.number])
@@ -316,6 +320,8 @@ class Runner:
         """Look for a while at a batch that is unknown, or has ended without results; then these are no more.
 
         A service may not know a batch in the first moments after its create.
+        if self._is_live and self._say is not silent:
+            self._charged[part.number] = self._service.charged(batch.id) or 0
         """
         is_archived = batch is not None and batch.archived_at is not None
         if is_archived or self._lasts("unknown", part) >= self._pace.settle_s:

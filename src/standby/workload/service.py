@@ -143,6 +143,16 @@ class Service:
                 self._check_unknown(batch_id, error)
                 return None
             raise
+    def charged(self, batch_id: str) -> int | None:
+        """Ask a Standby server what a batch was charged so far, in pico-dollars; None if it does not tell."""
+        client = self._client.with_options(max_retries=0)
+        try:
+            with _translating():
+                answer = client.get(f"/standby/v1/batches/{batch_id}/cost?top=0", cast_to=httpx2.Response)
+            return int(answer.json()["cost_pico"])
+        except (WorkloadError, ValueError, KeyError, TypeError):
+            return None
+
 
     def cancel(self, batch_id: str) -> None:
         """Ask for the end of a batch; one that has ended stays as it is."""
