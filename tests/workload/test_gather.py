@@ -2,19 +2,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import json
 import tempfile
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx2
 import pydantic
 import pytest
+from anthropic import AccessToken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from standby import workload
-from standby.testing import Emulator
+from standby.testing import Emulator, emulator
 from standby.workload.parts import Limits
 from tests.workload.conftest import MODEL, creates, quick
 
@@ -155,6 +160,60 @@ async def test_calls_with_betas_go_with_batches_too(client: Client, standby_emul
     message = await client.beta.messages.create(model=MODEL, max_tokens=9, messages=hello, betas=betas)
     assert type(message) is anthropic.types.beta.BetaMessage
     assert count(standby_emulator, "messages") == 0
+
+
+@pytest.fixture
+def lenient() -> Iterator[Emulator]:
+    """An emulator that takes the beta of tokens, as a server of one's own does."""
+    with emulator(server__strict_betas=False) as running:
+        yield running
+
+
+async def test_credentials_whose_tokens_change_are_one(lenient: Emulator) -> None:
+    """A provider may make a token for each request; copies of the client use it too."""
+    asked = itertools.count()
+
+    def provider(*, force_refresh: bool = False) -> AccessToken:
+        return AccessToken(token=f"token-{next(asked)}", expires_at=0)
+
+    given = {"base_url": lenient.url, "window": 0.2, "pace": quick()}
+    async with workload.AsyncBatches(credentials=provider, **given) as client:
+        await asyncio.gather(*(ask(client.with_options(timeout=50 + n), str(n)) for n in range(5)))
+    assert [one.items for one in lenient.requests if one.operation == "create"] == [5]
+    assert next(asked) > 5
+
+
+async def test_profiles_of_the_sdk_are_found(
+    lenient: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their address, as the SDK's own client finds them, and by its copies."""
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ANTHROPIC_CONFIG_DIR", str(tmp_path))
+    profile = {"version": "1.0", "authentication": {"type": "user_oauth"}, "base_url": lenient.url}
+    token = {"version": "1.0", "type": "oauth_token", "access_token": "tok", "expires_at": int(time.time()) + 9_999}
+    for folder, content in (("configs", profile), ("credentials", token)):
+        (tmp_path / folder).mkdir(mode=0o700)
+        (tmp_path / folder / "default.json").write_text(json.dumps(content))
+        (tmp_path / folder / "default.json").chmod(0o600)
+    async with workload.AsyncBatches(window=0.05, pace=quick()) as client:
+        assert isinstance(await ask(client.with_options(timeout=99), "hello"), Message)
+    assert len(creates(lenient)) == 1
+
+
+async def test_the_programs_own_way_out_is_used(standby_emulator: Emulator) -> None:
+    """Proxies, certificates and hooks of its HTTP client hold for what is sent to the service."""
+    seen: list[str] = []
+
+    async def hook(request: httpx2.Request) -> None:
+        seen.append(request.url.path)
+
+    inner = anthropic.DefaultAsyncHttpxClient(event_hooks={"request": [hook]})
+    async with batches(standby_emulator, http_client=inner) as client:
+        await ask(client, "hello")
+    assert "/v1/messages/batches" in seen
+    assert "/v1/messages" not in seen
+    assert inner.is_closed
 
 
 async def test_a_stream_is_refused(client: Client, standby_emulator: Emulator) -> None:

@@ -179,6 +179,8 @@ def _way(request: httpx2.Request, client: anthropic.AsyncAnthropic) -> Way:
     """Take what decides which calls may go together; other headers of a call cannot go with a batch."""
     headers = request.headers
     secret = "\n".join([headers.get("authorization", ""), headers.get("x-api-key", "")])
+    if client.credentials is not None and client.api_key is None and client.auth_token is None:
+        secret = f"provider {id(client.credentials)}"  # its tokens change; who they are for does not
     named = {name: headers[name] for name in sorted(headers) if name.startswith("anthropic-")}
     return Way(
         endpoint=str(client.base_url).rstrip("/"),
