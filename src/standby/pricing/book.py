@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from standby.errors import SettingError
 from standby.pricing.claude import BUNDLED, Published
 from standby.pricing.rates import Price, Rate, Tariff, pico_of, scaled
 from standby.pricing.update import load_published
-from standby.records import SECOND
+from standby.records import DAY, SECOND
 
 WRITE_5M = Decimal("1.25")
 WRITE_1H = Decimal(2)
@@ -25,6 +25,8 @@ READ = Decimal("0.1")
 """What the cache columns of an own model cost if they are left out, as multiples of its input (contract 10.1)."""
 HALF = Decimal("0.5")
 LEFT_OUT = -1.0
+MOST_FOUND = 1024
+"""Prices that are kept at hand, by model and day: names are the clients' to choose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class PriceBook:
         self._own = dict(own or {})
         self._published = published
         self._plain = {model: _tariffs(model, price) for model, price in self._own.items() if not price.same_as}
+        self._found: dict[tuple[str, int], Price | None] = {}
 
     def models(self) -> list[str]:
         """Name every model that has a price: the operator's, then Claude's."""
@@ -66,7 +69,14 @@ class PriceBook:
 
     def price(self, model: str, at_us: int) -> Price | None:
         """Find the price of a model at a moment (UTC); None if nobody knows it."""
-        day = datetime.fromtimestamp(at_us // SECOND, tz=UTC).date()
+        key = model, at_us // DAY
+        if key not in self._found:
+            if len(self._found) >= MOST_FOUND:
+                self._found.clear()
+            self._found[key] = self._price(model, datetime.fromtimestamp(at_us // SECOND, tz=UTC).date())
+        return self._found[key]
+
+    def _price(self, model: str, day: date) -> Price | None:
         if model in self._plain:
             standard, batch = self._plain[model]
             return Price(model=model, standard=standard, batch=batch, source="settings", checked=day)

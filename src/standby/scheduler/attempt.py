@@ -14,7 +14,7 @@ from standby.scheduler.flight import Flight
 from standby.scheduler.held import Queued, Settled
 from standby.states import Outcome
 from standby.wire.batches import errored_row, succeeded_row
-from standby.wire.messages import Message, decode_params, tokens_of
+from standby.wire.messages import Message, decode_params
 
 log = structlog.get_logger("standby.worker")
 
@@ -66,12 +66,12 @@ def errored(item: Queued, type_: str, message: str) -> Settled:
 
 
 def _succeeded(flight: Flight, message: Message, bill: Callable[[Message], Bill]) -> Settled:
-    entry = flight.item.entry
+    entry, billed = flight.item.entry, bill(message)
     return Settled(
         item=entry.item,
         outcome=Outcome.SUCCEEDED,
         row=succeeded_row(entry.custom_id, message),
-        tokens=tokens_of(message.usage),
-        bill=bill(message),
+        tokens=billed.tokens,
+        bill=billed,
         reuse=flight.reuse,
     )

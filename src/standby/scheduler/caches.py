@@ -37,6 +37,8 @@ class Endpoint:
     in_flight: int = 0
     full_since_us: int | None = None
     kv_tokens: int = 0
+    is_warm_first: bool = False
+    """Whether a prefix is there from its first token on: only then it matters who computes what, and what is warm."""
     computing: dict[BatchId, Places] = field(default_factory=dict)
     """Started, and no token seen yet."""
     warm: dict[BatchId, Places] = field(default_factory=dict)

@@ -46,9 +46,9 @@ class Want:
     model: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class RoomView:
-    """One endpoint at this moment."""
+    """One endpoint in one pass; `free` falls as items start."""
 
     name: str
     cache: CacheProfile
@@ -139,7 +139,8 @@ class Gates:
         """Book an item that starts where `place` said."""
         endpoint = self._endpoint(place.endpoint)
         endpoint.in_flight += 1
-        endpoint.computing.setdefault(want.batch_id, Places()).add(want.index)
+        if endpoint.is_warm_first:
+            endpoint.computing.setdefault(want.batch_id, Places()).add(want.index)
         kin = self._kin.get(want.batch_id)
         if kin is not None:
             kin.take(want.index)
@@ -223,6 +224,7 @@ class Gates:
         """Note since when an endpoint is full; a place that becomes free for a moment changes nothing."""
         endpoint = self._endpoint(room.name)
         endpoint.kv_tokens = room.kv_tokens
+        endpoint.is_warm_first = room.cache is CacheProfile.SHARED_AFTER_FIRST_TOKEN
         if room.free <= 0:
             if endpoint.full_since_us is None:
                 endpoint.full_since_us = self._now_us

@@ -116,11 +116,14 @@ class RetryBudgets:
 
     def attempted(self, model: str, now_us: int, *, is_retry: bool) -> None:
         """Take note of an attempt that begins."""
-        self._keep(model, self._of(model, now_us).attempted(is_retry=is_retry))
+        budget = self._budgets.get(model)
+        if is_retry or budget is None or budget.tokens < RETRY_MOST:  # a full one that nothing is taken of stays full
+            self._keep(model, self._of(model, now_us).attempted(is_retry=is_retry))
 
     def succeeded(self, model: str, now_us: int, *, is_retry: bool) -> None:
         """Take note of an attempt that did not fail."""
-        self._keep(model, self._of(model, now_us).succeeded(is_retry=is_retry))
+        if is_retry:
+            self._keep(model, self._of(model, now_us).succeeded(is_retry=is_retry))
 
     def _of(self, model: str, now_us: int) -> RetryBudget:
         return self._budgets.get(model, RetryBudget(at_us=now_us)).at(now_us)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
@@ -26,6 +27,17 @@ async def run(
     `work` returns how long to sleep, None for `idle_s`; `wake` ends a sleep early. An exception is logged by type and
     the work is repeated after a growing, jittered pause: a chore never dies of one bad pass.
     """
+    wake = wake or asyncio.Event()
+    stopping = asyncio.ensure_future(_wake_at_the_end(stop, wake))
+    try:
+        await _repeat(name, work, stop=stop, wake=wake, idle_s=idle_s)
+    finally:
+        stopping.cancel()
+
+
+async def _repeat(
+    name: str, work: Callable[[], Awaitable[float | None]], *, stop: asyncio.Event, wake: asyncio.Event, idle_s: float
+) -> None:
     failures = 0
     while not stop.is_set():
         try:
@@ -37,18 +49,23 @@ async def run(
             log.error(  # noqa: TRY400 - a traceback every pass would drown the reason
                 "pass failed", loop=name, error=type(error).__name__, reason=str(error)[:300], retry_s=round(pause_s, 2)
             )
-        await _sleep(idle_s if pause_s is None else pause_s, stop, wake)
+        await _sleep(idle_s if pause_s is None else pause_s, wake)
 
 
-async def _sleep(seconds: float, stop: asyncio.Event, wake: asyncio.Event | None) -> None:
+async def _wake_at_the_end(stop: asyncio.Event, wake: asyncio.Event) -> None:
+    await stop.wait()
+    wake.set()
+
+
+async def _sleep(seconds: float, wake: asyncio.Event) -> None:
+    """Sleep until it is over or `wake` is set; without a task, which a pass every few items would feel."""
     if seconds <= 0:
         await asyncio.sleep(0)
         return
-    waits = [asyncio.ensure_future(event.wait()) for event in (stop, wake) if event is not None]
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-    if wake is not None:
-        wake.clear()
+    if wake.is_set():
+        await asyncio.sleep(0)  # or work that wakes itself would let nobody else run
+    else:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await wake.wait()
+    wake.clear()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
+from prometheus_client import Counter
 
 from standby.blobs.base import Blobs
 from standby.config import WorkerSettings
@@ -91,6 +92,7 @@ class Worker:
             clock=clock,
             purse=Purse(self._quota, self._prices),
         )
+        self._results: dict[str, Counter] = {}
         self.passes = 0
         """Passes that came to their end."""
         self._held: dict[BatchId, list[HeldRun]] = {}
@@ -365,14 +367,14 @@ class Worker:
         settled: Settled | None = None
         try:
             settled = await attempt(self._engine, flight, bill=self._bill)
-            self._meters.attempts.labels(settled.outcome.value).inc()
+            self._count(settled.outcome.value)
             self.dispatcher.budgets.succeeded(item.model, self._clock(), is_retry=item.is_retry)
         except asyncio.CancelledError:
             if not flight.is_yielding:
                 raise
-            self._meters.attempts.labels("yielded").inc()
+            self._count("yielded")
         except EngineError as error:
-            self._meters.attempts.labels(error.failure.label).inc()
+            self._count(error.failure.label)
             settled = self._after_failure(flight, error)
         except ApiError as error:
             settled = self._after_failure(flight, EngineError(Failure.BROKEN, error.message))
@@ -383,6 +385,12 @@ class Worker:
             self.committer.add(held, replace(settled, token=flight.token) if flight.token else settled)
         elif settled is not None and flight.token is not None:
             self._quota.release(flight.token)
+
+    def _count(self, result: str) -> None:
+        counter = self._results.get(result)
+        if counter is None:
+            counter = self._results[result] = self._meters.attempts.labels(result)
+        counter.inc()
 
     def _end(self, flight: Flight, settled: Settled | None) -> None:
         if flight.is_over:
