@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from standby.api.metrics import Metrics
 from standby.cli import standby as command
+from standby.cli.help import WIDTH
 from standby.config import known_keys
 from standby.engines.pool_meters import EndpointMeters
 from standby.records import Load
@@ -83,7 +84,7 @@ def meaning(entry: Mapping[str, Any]) -> str:
 
 
 def commands() -> str:
-    """Show the help of every command, as a terminal of 100 columns shows it."""
+    """Show the help of every command, as a terminal of 80 columns shows it."""
     return "\n\n".join(f"## {path}\n\n```text\n{help_of(each, path)}\n```" for path, each in walk(command, "standby"))
 
 
@@ -97,7 +98,7 @@ def walk(each: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
 
 def help_of(each: click.Command, path: str) -> str:
     """Write the help of one command."""
-    context = click.Context(each, info_name=path, terminal_width=100, max_content_width=100)
+    context = click.Context(each, info_name=path, terminal_width=WIDTH, max_content_width=WIDTH)
     context.help_option_names = ["-h", "--help"]
     return each.get_help(context)
 
