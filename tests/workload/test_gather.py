@@ -176,7 +176,7 @@ async def test_credentials_whose_tokens_change_are_one(lenient: Emulator) -> Non
     def provider(*, force_refresh: bool = False) -> AccessToken:
         return AccessToken(token=f"token-{next(asked)}", expires_at=0)
 
-    given = {"base_url": lenient.url, "window": 0.2, "pace": quick()}
+    given: dict[str, Any] = {"base_url": lenient.url, "window": 0.2, "pace": quick()}
     async with workload.AsyncBatches(credentials=provider, **given) as client:
         await asyncio.gather(*(ask(client.with_options(timeout=50 + n), str(n)) for n in range(5)))
     assert [one.items for one in lenient.requests if one.operation == "create"] == [5]
