@@ -253,7 +253,7 @@ class WorkerSettings:
         },
     )
     idle_share: float = field(
-        default=0.78,
+        default=0.86,
         metadata={
             "doc": "Without it: share of an engine's tokens a second that batches get while live traffic is low.",
             "min": 0,

@@ -7,6 +7,7 @@ and gives batches what the engine has left (docs/scheduling.md, Admission).
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,12 +25,22 @@ LATELY_US = 2 * SECOND
 """What the gap that is seen stands for; the load that belongs to it is the mean over it."""
 PEAK_US = 300 * SECOND
 PEAK_SLICE_US = 10 * SECOND
+NEAR_US = 20 * SECOND
+"""In a burst the seats of its own peak are kept free."""
+STARVED_US = 60 * SECOND
+"""So long without a batch answer: one item gets a seat in a burst, too."""
 PEAK_SHARE = 0.3
 """Of the live peak lately, seats that are kept free: the first of a burst need not wait until items have yielded."""
 FULL_AT = 0.75
 """Share of the engine's power that live traffic takes, from which on batches get their floor only."""
+BURST_MEAN = 0.2
+BURST_HIGH = 0.5
+"""Shares of the engine's power, on average and at the most of the last seconds, from which on there is a burst."""
 BURST_AT = 0.25
 """Share of the engine's power that live requests take, from which on items of batches make way."""
+MEAN_S = 3.0
+HIGH_S = 6.0
+"""How long a moment with many live requests is remembered: more of them come in a burst."""
 CALM_S = 1.0
 """How long live traffic that ended is still counted, more and more faintly."""
 CALM_AT = 0.15
@@ -51,6 +62,12 @@ SLACK = 0.1
 WASTE_US = 300 * SECOND
 WASTE_EACH = 64
 """Tokens that an item is expected to lose that has to yield; what it truly lost is told afterwards."""
+READ_SHARE = 0.002
+"""Of the time in a burst, in which an engine may read prompts of batches: whoever gets a token then waits longer."""
+READ_MOST_S = 0.05
+READ_WAIT = 1.5
+"""Gaps between tokens that a prompt waits for its step and for its first token; the rest of the time it is read."""
+READS = 65
 PROMPTS = 8192
 """Unread prompt tokens of batch items at once, while no live traffic is about."""
 
@@ -89,6 +106,14 @@ class Controller(Protocol):
 
     def takes_prompt(self, load: Load, unread: int, prompt_tokens: int) -> bool:
         """Whether a prompt may be sent while `unread` prompt tokens of batch items wait for their first token."""
+        ...
+
+    def sent(self, prompt_tokens: int) -> None:
+        """Count a prompt that was sent; tokens that the engine has in its cache left out."""
+        ...
+
+    def was_read(self, prompt_tokens: int, seconds: float) -> None:
+        """Learn how long it took to the first token."""
         ...
 
     def produced(self, tokens: int) -> None:
@@ -134,6 +159,12 @@ class FixedWindow:
         """It does not look at prompts."""
         return True
 
+    def sent(self, prompt_tokens: int) -> None:
+        """It does not look at prompts."""
+
+    def was_read(self, prompt_tokens: int, seconds: float) -> None:
+        """Nor at how long they take."""
+
     def produced(self, tokens: int) -> None:
         """Nothing yields, so nobody counts."""
 
@@ -161,7 +192,7 @@ class Aims:
     """Time between tokens that live answers may have; 0 learns it."""
     factor: float = 1.5
     """Without a target: how much slower batches may make a busy engine's tokens, times those of an idle one."""
-    share: float = 0.78
+    share: float = 0.86
     """Without a target: share of the engine's power that batches get of an idle engine."""
     floor: int = 1
     waste: float = 0.05
@@ -175,12 +206,16 @@ class _Live:
     """Live traffic: what it was lately, and its peak."""
 
     faint: float = 0.0
+    mean: float = 0.0
+    high: float = 0.0
     at_us: int = 0
     peaks: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=PEAK_US // PEAK_SLICE_US))
 
     def see(self, now_us: int, live: int) -> None:
         passed_s = max(0, now_us - self.at_us) / SECOND if self.at_us else 0.0
         self.faint += (live - self.faint) * (1 - math.exp(-passed_s / CALM_S))
+        self.mean += (live - self.mean) * (1 - math.exp(-passed_s / MEAN_S))
+        self.high = max(float(live), self.high * math.exp(-passed_s / HIGH_S))
         self.at_us = now_us
         number = now_us // PEAK_SLICE_US
         if not self.peaks or self.peaks[-1][0] != number:
@@ -188,8 +223,8 @@ class _Live:
         elif self.peaks[-1][1] < live:
             self.peaks[-1] = (number, live)
 
-    def peak(self) -> int:
-        first = (self.at_us - PEAK_US) // PEAK_SLICE_US
+    def peak(self, over_us: int = PEAK_US) -> int:
+        first = (self.at_us - over_us) // PEAK_SLICE_US
         return max((live for number, live in self.peaks if number >= first), default=0)
 
 
@@ -213,6 +248,33 @@ class _Waste:
         return max(0, int(share * sum(self.made)) - sum(self.lost))
 
 
+@dataclass(slots=True)
+class _Reading:
+    """How long prompts take to be read, and how much of it batches may still do in a burst."""
+
+    left_s: float = READ_MOST_S
+    at_us: int = 0
+    seen: deque[float] = field(default_factory=lambda: deque(maxlen=READS))
+    """Seconds a token, of the last prompts."""
+
+    def learn(self, tokens: int, seconds: float, gap_s: float) -> None:
+        if tokens > 0:
+            self.seen.append(max(0.0, seconds - READ_WAIT * gap_s) / tokens)
+
+    def has_left(self, now_us: int) -> bool:
+        self._refill(now_us)
+        return self.left_s >= 0
+
+    def take(self, now_us: int, tokens: int) -> None:
+        self._refill(now_us)
+        if self.seen:
+            self.left_s -= tokens * statistics.median(self.seen)
+
+    def _refill(self, now_us: int) -> None:
+        passed_s = max(0, now_us - self.at_us) / SECOND
+        self.left_s, self.at_us = min(READ_MOST_S, self.left_s + READ_SHARE * passed_s), now_us
+
+
 class Adaptive:
     """Learns what an endpoint has left for batches. One per endpoint; no clock of its own, no I/O, no randomness."""
 
@@ -226,10 +288,12 @@ class Adaptive:
         self._trust = Trust()
         self._live = _Live()
         self._waste = _Waste()
+        self._reading = _Reading()
         self._loads: deque[tuple[int, Load]] = deque(maxlen=64)
         self._foreign = 0
         self._push = 0.0
         self._now_us = 0
+        self._produced_us = 0
         self._cut_us = 0
         self._grew_us = 0
         self._gap_us: int | None = None
@@ -263,6 +327,16 @@ class Adaptive:
             return 0
         return min(over, self._waste.left(self._aims.waste) // WASTE_EACH)
 
+    def _is_burst(self, load: Load) -> bool:
+        """Whether live requests take much of the engine, on average or at the most of the last seconds."""
+        return self._taken(self._live.mean, load) > BURST_MEAN or self._taken(self._live.high, load) > BURST_HIGH
+
+    def _taken(self, live: float, load: Load) -> float:
+        """Return the share of the engine's power that so many live requests take."""
+        if self._slowdown.alone_s is None or self._slowdown.each_s is None:
+            return live / load.slots if load.slots else 0.0
+        return self._slowdown.power(live, load.slots)
+
     def _is_busy(self, load: Load) -> bool:
         """Whether live requests take enough of the engine for batches to make way."""
         if load.batch + load.live >= load.slots - self._kept(load):
@@ -272,15 +346,31 @@ class Adaptive:
         return self._slowdown.power(float(load.live), load.slots) > BURST_AT
 
     def takes_prompt(self, load: Load, unread: int, prompt_tokens: int) -> bool:
-        """Say yes to one prompt at a time while live traffic is about: everybody waits for a step that reads it."""
+        """Say yes to one prompt at a time while live traffic is about: everybody waits for a step that reads it.
+
+        In a burst there is always somebody, so that prompts of batches may take a small part of the time only.
+        """
+        if self._is_burst(load) and not self._reading.has_left(self._now_us):
+            return False
         if unread == 0:
             return True
         is_calm = load.live == 0 and self._live.faint < 0.5
         return is_calm and unread + prompt_tokens <= PROMPTS
 
+    def sent(self, prompt_tokens: int) -> None:
+        """Count a prompt that was sent; tokens that the engine has in its cache left out."""
+        if self._loads and self._is_burst(self._loads[-1][1]):
+            self._reading.take(self._now_us, prompt_tokens)
+
+    def was_read(self, prompt_tokens: int, seconds: float) -> None:
+        """Learn how long it took to the first token."""
+        if self._gap_s is not None:
+            self._reading.learn(prompt_tokens, seconds, self._gap_s)
+
     def produced(self, tokens: int) -> None:
         """Count tokens of batch answers."""
         self._waste.made[0] += tokens
+        self._produced_us = self._now_us
 
     def wasted(self, tokens: int) -> None:
         """Count tokens of a batch answer that had to give way."""
@@ -341,7 +431,13 @@ class Adaptive:
         """Seats that batches may take: not those of live requests, nor some free ones for the next of a burst."""
         kept, peak = self._kept(load), self._live.peak()
         spare = max(kept, min(math.ceil(PEAK_SHARE * peak), peak - load.live, load.slots - 1))
+        if self._is_burst(load) and not self._is_starving():
+            spare = max(spare, self._live.peak(NEAR_US) - load.live + kept)
         return load.slots - load.live - spare
+
+    def _is_starving(self) -> bool:
+        """Whether batches got nothing for so long, or are so late, that they must have a seat in a burst, too."""
+        return self._push > 0 or self._now_us - self._produced_us > STARVED_US
 
     def _kept(self, load: Load) -> int:
         """Slots kept for live requests; an engine with one slot would else never work for a batch."""

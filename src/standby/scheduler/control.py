@@ -64,6 +64,7 @@ class Control:
         self._rooms: Sequence[Room] = engine.rooms() if isinstance(engine, Rooms) else (_Whole(engine),)
         self._clock = clock
         self._meters = meters
+        self._live_slots = settings.live_slots
         is_adaptive = settings.admission == "adaptive" and isinstance(engine, Rooms)
         self._controllers = {
             room.name: _adaptive(settings) if is_adaptive and not room.profile.pauses_for_live else _fixed(settings)
@@ -90,6 +91,11 @@ class Control:
         """Return the endpoints."""
         return self._rooms
 
+    def kept(self, name: str) -> int:
+        """Return how many slots batches leave to live requests there, of an engine that is told the slots of both."""
+        profile = self._by_name[name].profile
+        return min(self._live_slots, profile.slots - 1) if profile.pins_live else 0
+
     def controller(self, name: str) -> Controller:
         """Return the controller of an endpoint."""
         return self._controllers[name]
@@ -105,6 +111,14 @@ class Control:
     def takes_prompt(self, name: str, unread: int, prompt_tokens: int) -> bool:
         """Whether a prompt may be sent there beside `unread` tokens of batch prompts without a first token."""
         return self._controllers[name].takes_prompt(self._by_name[name].load(), unread, prompt_tokens)
+
+    def sent(self, name: str, prompt_tokens: int) -> None:
+        """Count a prompt that was sent there; tokens that should be in its cache left out."""
+        self._controllers[name].sent(prompt_tokens)
+
+    def was_read(self, name: str, prompt_tokens: int, seconds: float) -> None:
+        """Tell how long such a prompt took there to its first token."""
+        self._controllers[name].was_read(prompt_tokens, seconds)
 
     def produced(self, name: str, tokens: int) -> None:
         """Count tokens of batch answers there."""

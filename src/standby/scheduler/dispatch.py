@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from standby.engines.base import Room
 from standby.pricing.bills import estimate_of
 from standby.pricing.book import PriceBook
-from standby.records import BatchId, Clock, EndpointView, WorkspaceId
+from standby.pricing.rates import prompt_of
+from standby.records import SECOND, BatchId, Clock, EndpointView, WorkspaceId
 from standby.scheduler.control import Control
 from standby.scheduler.flight import Flight
 from standby.scheduler.gates import Gates, Place, RoomView, Want
@@ -176,7 +177,9 @@ class Dispatcher:
     def began(self, flight: Flight) -> None:
         """Take note of a first token."""
         flight.first_us = self._clock()
-        self._unread[flight.endpoint] -= flight.item.want.prompt_tokens - flight.item.want.shared
+        fresh = flight.item.want.prompt_tokens - flight.item.want.shared
+        self._unread[flight.endpoint] -= fresh
+        self.control.was_read(flight.endpoint, fresh, (flight.first_us - flight.begun_us) / SECOND)
         self.gates.first_token(flight.item.want, flight.place)
 
     def ended(self, flight: Flight, settled: Settled | None) -> None:
@@ -190,7 +193,9 @@ class Dispatcher:
         now_us, actual, took_us = self._clock(), 0, 0
         if settled is not None and settled.tokens.output:
             tokens = settled.tokens
-            actual = cost_of(tokens.input + tokens.write_5m + tokens.write_1h, tokens.read, tokens.output)
+            # what the engine did, not what is billed: reads are billed only up to the client's own breakpoints
+            reused = max(tokens.read, settled.reuse.reused)
+            actual = cost_of(prompt_of(tokens) - reused, reused, tokens.output)
             took_us = now_us - flight.begun_us
             self.lengths.saw(lease.batch_id, want.group, flight.item.max_tokens, tokens.output)
             self.control.produced(endpoint, tokens.output)
@@ -269,6 +274,7 @@ class Dispatcher:
         self.budgets.attempted(item.model, self._pass.now_us, is_retry=item.is_retry)
         self._flights.setdefault(endpoint, {})[flight] = None
         self._unread[endpoint] += flight.unread
+        self.control.sent(endpoint, flight.unread)
         for views in self._pass.views.values():
             for view in views:
                 if view.name == endpoint:
@@ -342,6 +348,7 @@ class Dispatcher:
             free=self._allowed(room) - self._in_flight(room.name),
             kv_tokens=profile.kv_tokens,
             takes=room.takes(model),
+            kept=self.control.kept(room.name),
             taken=room.busy_live(),
         )
 

@@ -8,6 +8,7 @@ group stays in a slot. An item waits only for something that is in flight.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ JOIN_US = SECOND // 4
 """How long a free slot waits for other work to be taken in hand before it joins in what a busy slot has."""
 IDLE_US = 10 * SECOND
 """A group that had nothing in flight for so long does not keep others from being opened."""
+REST_US = 60 * SECOND
+"""How long a slot is kept for a group that had nothing in flight, while its batch has no more than its share."""
 REST_OF_GROUP = -1
 """A depth below every prefix."""
 
@@ -59,6 +62,8 @@ class RoomView:
     """What its cache holds, for `per_slot` that of one slot; 0 if nobody knows."""
     takes: bool
     """Whether it is up and serves the model of the item."""
+    kept: int = 0
+    """Of the slots, the last ones, in which batches never are, so that live requests find what they left there."""
     taken: frozenset[int] = frozenset()
     """Slots in which live requests are, for a cache `per_slot`."""
 
@@ -281,11 +286,19 @@ class Gates:
 
         With no better work left another slot joins in, if what is left of the branch pays for its prefix.
         """
-        slots = [self._endpoint(room.name).slots.setdefault(number, Slot()) for number in range(room.slots)]
+        usable = max(1, room.slots - room.kept)
+        slots = [self._endpoint(room.name).slots.setdefault(number, Slot()) for number in range(usable)]
         free = [number for number, slot in enumerate(slots) if not slot.in_flight and number not in room.taken]
         if not free:
             return None
-        best = min(free, key=lambda n: (-self._held(slots[n], want), self._is_wanted(slots[n]), n))
+        found = ((number, self._wanted_since_us(slot, room.name)) for number, slot in enumerate(slots))
+        wanted = {number: used_us for number, used_us in found if used_us is not None}
+        owners = Counter(slot.batch_id for number, slot in enumerate(slots) if slot.in_flight or number in wanted)
+        best = min(free, key=lambda n: _worth(n, self._held(slots[n], want), wanted.get(n), owners[slots[n].batch_id]))
+        is_taking = best in wanted and self._held(slots[best], want) < NEAR
+        if is_taking and owners[want.batch_id] >= max(1, usable // max(1, len(self._kin))):
+            # with its share taken: more groups than slots would take turns, each turn beginning with its prefix again
+            return None
         kin, branches = self._kin.get(want.batch_id), Branches(want.batch_id, slots)
         if kin is not None and branches.loss(kin, want.index) >= NEAR:
             depth = branches.held(kin, want.index, is_busy=False) + NEAR - 1
@@ -325,13 +338,16 @@ class Gates:
             return 0
         return kin.common(slot.index, want.index)
 
-    def _is_wanted(self, slot: Slot) -> bool:
-        """Whether items in hand wait for what a slot holds."""
+    def _wanted_since_us(self, slot: Slot, name: str) -> int | None:
+        """Return when what a slot holds was used last, if items in hand wait for it and had a turn lately."""
         kin = self._kin.get(slot.batch_id) if slot.batch_id is not None else None
-        if kin is None:
-            return False
+        if kin is None or slot.batch_id is None:
+            return None
         group = kin.group(slot.index)
-        return group != UNGROUPED and kin.waiting[group] > 0
+        opened = self._endpoint(name).opened.get((slot.batch_id, group))
+        if group == UNGROUPED or not kin.waiting[group] or opened is None:
+            return None
+        return opened.used_us if self._now_us - opened.used_us < REST_US else None
 
     def _endpoint(self, name: str) -> Endpoint:
         found = self._endpoints.get(name)
@@ -347,3 +363,8 @@ def _home(batch_id: BatchId, group: int, takers: list[RoomView]) -> str:
 
 def _rank(batch_id: BatchId, group: int, name: str) -> bytes:
     return hashlib.blake2b(f"{batch_id} {group} {name}".encode(), digest_size=8).digest()
+
+
+def _worth(number: int, held: int, used_us: int | None, owned: int) -> tuple[int, bool, int, int, int]:
+    """Rank a free slot: what it holds of an item, what nobody waits for, then of who has most slots the oldest."""
+    return (-held, False, 0, 0, number) if used_us is None else (-held, True, -owned, used_us, number)
