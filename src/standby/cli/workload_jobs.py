@@ -76,4 +76,4 @@ def opened_job(
 
 
 def _is_open(folder: Path) -> bool:
-    return row_of(folder)["state"] != "done"
+    return bool(row_of(folder)["state"] != "done")
