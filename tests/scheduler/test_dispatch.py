@@ -18,6 +18,7 @@ from standby.scheduler.dispatch import MOST_LOOKS, Dispatcher
 from standby.scheduler.flight import Flight
 from standby.scheduler.gates import Want
 from standby.scheduler.held import HeldRun, Queued, Settled
+from standby.scheduler.outlook import Waits
 from standby.scheduler.policy import Claim
 from standby.states import Outcome
 
@@ -161,7 +162,8 @@ async def test_those_that_are_being_stopped_count_until_they_are_over() -> None:
     """An engine that is slow to let go of items makes no others give way."""
     desk = await _desk("one")
     desk.hold(0, ["one"] * SLOTS)
-    desk.start_all()
+    for flight in desk.start_all():
+        flight.sent()
     desk.control.over = 2
     stopped = list(desk.dispatcher.surplus())
     assert stopped == desk.flights[:1:-1]
@@ -174,6 +176,32 @@ async def test_those_that_are_being_stopped_count_until_they_are_over() -> None:
     assert not list(desk.dispatcher.surplus())
     desk.end(stopped[1])
     assert len(list(desk.dispatcher.surplus())) == 1
+
+
+async def test_items_that_no_endpoint_has_yet_give_way_to_nobody() -> None:
+    """The newest wait in the pool for room: stopping them would free no seat, so the newest that has one goes."""
+    desk = await _desk("one")
+    desk.hold(0, ["one"] * SLOTS)
+    first, second, *_ = desk.start_all()
+    desk.control.over = 1
+    assert not list(desk.dispatcher.surplus())
+    first.sent()
+    second.sent()
+    assert list(desk.dispatcher.surplus()) == [second]
+
+
+async def test_what_nothing_is_served_for_is_said() -> None:
+    """No endpoint is up, or live requests have all of it, or it takes nothing for another reason."""
+    one = Site("one", "vllm")
+    pool = Pool([("one", one)], [EngineSettings()], clock=lambda: NOW_US)
+    desk = Desk(pool)
+    claims = desk.claims.values()
+    assert desk.dispatcher.judge(claims)[BATCH].waits is Waits.AWAY
+    await pool.start()
+    assert desk.dispatcher.judge(claims)[BATCH].waits is Waits.SUPPLY
+    desk.control.most = 0
+    with pool.endpoints[0].turn(live=True, deadline_us=None):
+        assert desk.dispatcher.judge(claims)[BATCH].waits is Waits.LIVE
 
 
 async def test_an_answer_that_came_whole_warms_its_prefix() -> None:

@@ -5,7 +5,7 @@ One behavioural suite (`tests/engines/`) runs on every implementation, the simul
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -90,6 +90,8 @@ class Context:
     """Told of every arrival of tokens, by whoever talks to the engine; an attempt that fails may have told some."""
     at: str = ""
     """Name of the endpoint of a pool that should be asked first; empty leaves the choice to the pool."""
+    sent: Callable[[], None] | None = None
+    """Called by a pool when an endpoint gets the request: until then it may wait for room."""
     slot: int | None = None
     """Slot of the engine that keeps the beginning of this prompt; only engines with a cache `per_slot` heed it."""
 

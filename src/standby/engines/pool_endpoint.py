@@ -177,6 +177,8 @@ class Turn:
     def told(self, context: Context, params: MessageParams) -> Context:
         """Let the endpoint watch the answer beside whoever wants to, and say which slot it has, if it has one."""
         self._others = context.watch
+        if context.sent is not None:
+            context.sent()
         asked = context.slot if context.at in {"", self._endpoint.name} else None
         return replace(context, watch=self, slot=self._seated(asked, params))
 

@@ -51,6 +51,7 @@ def _context(flight: Flight) -> Context:
         attempt=item.tries.total + 1,
         simulate=lease.rules.simulate,
         watch=flight,
+        sent=flight.sent,
         at=flight.endpoint,
         slot=flight.place.slot,
     )

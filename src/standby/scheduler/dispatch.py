@@ -19,7 +19,7 @@ from standby.scheduler.flight import Flight
 from standby.scheduler.gates import Gates, Place, RoomView, Want
 from standby.scheduler.held import HeldRun, Queued, Settled, cost_of, expected_cost
 from standby.scheduler.lengths import Lengths
-from standby.scheduler.outlook import Outlook
+from standby.scheduler.outlook import Outlook, Waits
 from standby.scheduler.policy import Claim, Policy
 from standby.scheduler.quota import Quota, Token
 from standby.scheduler.retry import RetryBudgets
@@ -210,23 +210,35 @@ class Dispatcher:
 
     def judge(self, claims: Collection[Claim]) -> Mapping[BatchId, Outlook]:
         """Say what is to be expected of all batches, and let deadlines that are in danger raise admission's floor."""
-        outlooks = self.policy.outlook(list(claims), self._clock())
+        outlooks = self.policy.outlook(list(claims), self._clock(), self._lack())
         self.control.push = self.policy.push
         return outlooks
 
+    def _lack(self) -> Waits:
+        """Say why nothing would be served, if nothing is."""
+        rooms = self.rooms()
+        if not rooms:
+            return Waits.AWAY
+        loads = [(room, room.load()) for room in rooms]
+        is_closed = all(self.control.allowed(room.name, load) <= load.batch for room, load in loads)
+        return Waits.LIVE if is_closed and any(load.live for _, load in loads) else Waits.SUPPLY
+
     def surplus(self) -> Iterator[Flight]:
-        """Yield the attempts that live traffic wants stopped: the newest, once an item, with little lost."""
+        """Yield the attempts that live traffic wants stopped: the newest, once an item, with little lost.
+
+        Only those that an endpoint has: one that still waits in the pool takes nothing from anybody.
+        """
         for room in self.rooms():
             excess = self.control.surplus(room.name)
             flights = self._flights.get(room.name, {})
             if excess <= 0 or not flights:
                 continue
             # those that are being stopped take their places until their engine has let go of them
-            excess -= sum(flight.is_stopping for flight in flights)
+            excess -= sum(flight.is_stopping for flight in flights if flight.is_sent)
             for flight in list(reversed(flights)):
                 if excess <= 0:
                     break
-                if flight.is_stopping or flight.item.was_yielded or flight.out >= YIELD_BELOW:
+                if not flight.may_yield or flight.out >= YIELD_BELOW:
                     continue
                 excess -= 1
                 self.control.wasted(room.name, flight.out)

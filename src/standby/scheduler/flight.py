@@ -37,6 +37,8 @@ class Flight:
     """Tokens of its answer so far."""
     reuse: Reuse = NO_REUSE
     """What the engine said of the prompt, once the answer is whole."""
+    is_sent: bool = False
+    """Whether an endpoint has it, rather than the pool while there is no room."""
     is_yielding: bool = False
     """Whether it is being stopped for live traffic."""
     is_stopping: bool = False
@@ -52,6 +54,15 @@ class Flight:
     def unread(self) -> int:
         """Tokens of its prompt that the endpoint still has to compute, as estimated; none once a token is out."""
         return 0 if self.out else self.item.want.prompt_tokens - self.item.want.shared
+
+    @property
+    def may_yield(self) -> bool:
+        """Whether stopping it would help, and did not happen to its item before."""
+        return self.is_sent and not self.is_stopping and not self.item.was_yielded
+
+    def sent(self) -> None:
+        """Take note that an endpoint has it now."""
+        self.is_sent = True
 
     def tokens(self, count: int) -> None:
         """Take note of tokens that just came."""

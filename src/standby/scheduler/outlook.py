@@ -40,6 +40,8 @@ class Waits(StrEnum):
     TURN = "other batches have their turn"
     DEADLINES = "batches whose deadline is near go first"
     SUPPLY = "the endpoints take no batch items at present"
+    LIVE = "live requests have the endpoints"
+    AWAY = "no endpoint is up"
     TOO_LATE = "an item started now would not be done before the batch expires"
 
 

@@ -205,8 +205,11 @@ class Policy:
         self._served_us = now_us
         self.supply.served(cost)
 
-    def outlook(self, claims: Sequence[Claim], now_us: int) -> Mapping[BatchId, Outlook]:
-        """Judge all batches that are not done, started or not, and decide who is urgent. Call it every second or so."""
+    def outlook(self, claims: Sequence[Claim], now_us: int, lack: Waits = Waits.SUPPLY) -> Mapping[BatchId, Outlook]:
+        """Judge all batches that are not done, started or not, and decide who is urgent. Call it every second or so.
+
+        `lack` is what batches wait for while nothing is served at all: only who sees the endpoints knows.
+        """
         self._now_us = now_us
         self.supply.watch(now_us, left_items=sum(claim.left_items for claim in claims), enough=self._small_size)
         until_us = max((claim.expires_us for claim in claims), default=now_us)
@@ -216,7 +219,7 @@ class Policy:
         if not was_urgent:
             self._owed, self._express = 0.0, self._most_express
         return {
-            claim.batch_id: replace(self._look.batches[claim.batch_id], waits=self._waits(claim, now_us))
+            claim.batch_id: replace(self._look.batches[claim.batch_id], waits=self._waits(claim, now_us, lack))
             for claim in claims
         }
 
@@ -369,14 +372,14 @@ class Policy:
             is_small=claim.size <= self._small_size,
         )
 
-    def _waits(self, claim: Claim, now_us: int) -> Waits:
+    def _waits(self, claim: Claim, now_us: int, lack: Waits) -> Waits:
         seen = self._seen.get(claim.batch_id)
         if not self._in_time(claim, now_us):
             return Waits.TOO_LATE
         if seen is not None and seen.started_us is not None and now_us - seen.started_us <= RECENT_US:
             return Waits.NOT
         if self._served_us is None or now_us - self._served_us > RECENT_US:
-            return Waits.SUPPLY
+            return lack
         if self._look.ranks and self._look.ranks.get(claim.batch_id) != 0:
             return Waits.DEADLINES
         return Waits.TURN
