@@ -6,15 +6,19 @@ few. How many values columns have is counted over the rows on disk.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import duckdb
 import minijinja
 
 from standby.workload.jobfile import JobFile
 from standby.workload.tables import database, quoted
 
+MEMORY = ("192MB", "512MB", "1GB")
+"""What DuckDB may take, one after the other: long rows need more of it."""
 EXACT = 200_000
 """Rows up to which values are counted exactly; above, to some 5%."""
 _EXPRESSION = re.compile(r"\{\{.*?\}\}", re.DOTALL)
@@ -84,7 +88,7 @@ def pieces_of(template: str) -> Sequence[Piece] | None:
 
 
 def order_of(job: JobFile) -> Order | None:
-    """Compare the order of a job's template with the best one; None if there is nothing to compare."""
+    """Compare the order of a job's template with the best one; None if there is nothing to compare, or no memory."""
     spec = job.spec
     pieces, system = pieces_of(spec.prompt), _names(spec.system)
     if not pieces or not job.rows.exists():
@@ -92,10 +96,38 @@ def order_of(job: JobFile) -> Order | None:
     columns = sorted(system.union(*(piece.columns for piece in pieces)))
     if not columns:
         return None
-    single = _measured(job, columns, [frozenset({name}) for name in columns])
-    best = in_best_order(pieces, single)
-    values = _measured(job, columns, [*_sets(pieces, system), *_sets(best, system)])
-    return compared(pieces, best, values, system=system)
+    for memory in MEMORY:
+        with contextlib.suppress(duckdb.Error), database(scratch=job.folder, memory=memory) as connection:
+            connection.execute("SET threads = 1")  # each takes the memory of its own rows
+            rows = Table(connection, f"read_parquet({quoted(str(job.rows))})")
+            single = rows.measured(columns, [frozenset({name}) for name in columns])
+            best = in_best_order(pieces, single)
+            values = rows.measured(columns, [*_sets(pieces, system), *_sets(best, system)])
+            return compared(pieces, best, values, system=system)
+    return None
+
+
+class Table:
+    """The rows of a job, as a query reads them."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, source: str) -> None:
+        """Take an open database and what stands behind FROM."""
+        self._connection, self._source = connection, source
+
+    def measured(self, columns: Sequence[str], sets: Sequence[Columns]) -> Values:
+        """Count values over all rows."""
+        wanted = list(dict.fromkeys(sets))
+        rows = int(self._numbers(["count(*)"])[0])
+        count = "count(DISTINCT hash({}))" if rows <= EXACT else "approx_count_distinct(hash({}))"
+        shown = [f"avg(strlen({_quoted(name)}::VARCHAR))" for name in columns]
+        shown += [count.format(", ".join(map(_quoted, sorted(one)))) for one in wanted]
+        numbers = self._numbers(shown)
+        distinct = (min(rows, max(1, int(number))) for number in numbers[len(columns) :])
+        return Values(rows, dict(zip(columns, numbers, strict=False)), dict(zip(wanted, distinct, strict=True)))
+
+    def _numbers(self, shown: Sequence[str]) -> list[float]:
+        found = self._connection.execute(f"SELECT {', '.join(shown)} FROM {self._source}").fetchone()  # noqa: S608 - quoted
+        return [float(value or 0) for value in found or ()]
 
 
 def in_best_order(pieces: Sequence[Piece], values: Values) -> Sequence[Piece]:
@@ -143,24 +175,6 @@ def _sets(pieces: Iterable[Piece], system: Columns) -> list[Columns]:
         seen |= piece.columns
         found.append(seen)
     return [one for one in found if one]
-
-
-def _measured(job: JobFile, columns: Sequence[str], sets: Sequence[Columns]) -> Values:
-    """Count values over the rows of a job."""
-    wanted = list(dict.fromkeys(sets))
-    with database(scratch=job.folder) as connection:
-        source = f"read_parquet({quoted(str(job.rows))})"
-        rows = int((connection.execute(f"SELECT count(*) FROM {source}").fetchone() or (0,))[0])  # noqa: S608 - quoted
-        count = "count(DISTINCT hash({}))" if rows <= EXACT else "approx_count_distinct(hash({}))"
-        shown = [f"avg(strlen({_quoted(name)}::VARCHAR))" for name in columns]
-        shown += [count.format(", ".join(map(_quoted, sorted(one)))) for one in wanted]
-        found = connection.execute(f"SELECT {', '.join(shown)} FROM {source}").fetchone() or ()  # noqa: S608 - quoted
-    numbers = [float(value or 0) for value in found]
-    return Values(
-        rows,
-        dict(zip(columns, numbers, strict=False)),
-        {one: min(rows, max(1, int(number))) for one, number in zip(wanted, numbers[len(columns) :], strict=True)},
-    )
 
 
 def _names(template: str) -> Columns:

@@ -11,6 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ class Survey:
 
     def repeated(self) -> int:
         """Count the requests that are equal to an earlier one."""
-        return len(self._hashes) - len(set(self._hashes))
+        return sum(one == other for one, other in pairwise(sorted(self._hashes)))
 
     def add(self, place: Place, line: bytes) -> None:
         """Take one request."""
