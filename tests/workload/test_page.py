@@ -149,7 +149,7 @@ def test_a_job_that_has_nothing_yet_has_a_page(report: dict[str, Any], answer: A
         {**report, **empty, **lists, "cost": cost, "time": time, "tokens": tokens, "open": 20, "is_done": False}
     )
     text = Parsed(page).text
-    assert "Still running" in text
+    assert "20 rows, of which nothing was sent yet" in text
     assert "no price is known" in text
 
 

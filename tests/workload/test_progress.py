@@ -217,7 +217,7 @@ def watched(command: list[str], env: dict[str, str], folder: Path, *, columns: i
     )
     os.close(theirs)
     written = b""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240  # a busy machine takes long to begin
     try:
         while time.monotonic() < end:
             if select.select([ours], [], [], 0.1)[0]:
@@ -226,7 +226,7 @@ def watched(command: list[str], env: dict[str, str], folder: Path, *, columns: i
                 except OSError:  # the other side is closed
                     break
                 written += piece
-        return process.wait(timeout=10), written.decode()
+        return process.wait(timeout=60), written.decode()
     finally:
         process.kill()
         process.wait()

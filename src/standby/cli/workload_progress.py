@@ -202,7 +202,7 @@ def _money(view: Any) -> list[str]:
 
     if view.spent_pico is None:
         return []
-    found = [f"charged {dollars(view.spent_pico)}"] if view.spent_pico or view.predicted_pico else []
+    found = [f"charged {dollars(view.spent_pico)}"] if view.spent_pico else []
     if view.predicted_pico is not None:
         low, high = view.predicted_pico
         found.append(f"predicted {dollars(low)} to {dollars(high)}")

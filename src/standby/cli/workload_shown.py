@@ -33,11 +33,12 @@ def conclude(report: dict[str, Any], *, as_json: bool, page: str | None = None) 
 
 def _show(report: dict[str, Any]) -> None:
     from standby.cli.tables import say
-    from standby.workload.sentences import cost_words, length_words, time_words
-    from standby.workload.words import counted
+    from standby.workload.sentences import answered_words, cost_words, length_words, time_words
 
-    still = "" if report["is_done"] else "Still running: "
-    say(f"{still}{report['succeeded']:,} of {counted(report['rows'], 'row')} are answered: {near(report['output'])}")
+    written = f" They are in {near(report['output'])}" if report["written_at"] else ""
+    say(f"{answered_words(report)}{written}")
+    if report["rows"] and not report["is_done"]:
+        say(f"Go on with: standby watch {near(report['output'])}")
     _failures(report)
     if report["answers"]:
         click.echo()
@@ -46,6 +47,8 @@ def _show(report: dict[str, Any]) -> None:
             say(sentence)
         click.echo()
         say(_tokens(report))
+    elif report["time"]["seconds"]:
+        click.echo()
     if report["answer_tokens"] is not None:
         say(length_words(report["answer_tokens"]))
     for sentence in time_words(report):

@@ -16,7 +16,7 @@ from typing import Any
 from standby.folder import sync_folder
 from standby.pricing.rates import dollars
 from standby.workload.markup import Html, bar, columns, el, table
-from standby.workload.sentences import cost_words, length_words, time_words
+from standby.workload.sentences import answered_words, cost_words, length_words, time_words
 from standby.workload.words import counted, lasting, moment, percent, short
 
 MOST_PARTS = 60
@@ -118,11 +118,9 @@ def page_of(report: dict[str, Any]) -> str:
 
 
 def _header(report: dict[str, Any], name: str) -> Html:
-    state = "" if report["is_done"] else "Still running. "
-    sentence = f"{state}{report['succeeded']:,} of {counted(report['rows'], 'row')} are answered."
     models = ", ".join(one["model"] for one in report["models"]) or report["model"] or ""
     about = " · ".join(text for text in (models, report["endpoint"], moment(report["created_at"])) if text)
-    return el("header", el("h1", name), el("p", sentence), el("p", about, class_="soft small"))
+    return el("header", el("h1", name), el("p", answered_words(report)), el("p", about, class_="soft small"))
 
 
 def _tiles(report: dict[str, Any]) -> Html:

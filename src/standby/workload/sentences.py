@@ -10,6 +10,19 @@ from standby.workload.words import counted, lasting, off_by, pace, percent
 
 ASSUMED = " (no batch price is published for this model; half of the standard one is taken)"
 
+FEW = 100
+"""Of fewer answers nobody asks what 99 in 100 have."""
+
+
+def answered_words(report: dict[str, Any]) -> str:
+    """Say how far a job is."""
+    if not report["rows"]:
+        return "No rows were read yet."
+    if not any(part["batch_id"] for part in report["parts"]):
+        return f"{counted(report['rows'], 'row')}, of which nothing was sent yet."
+    state = "" if report["is_done"] else " so far"
+    return f"{report['succeeded']:,} of {counted(report['rows'], 'row')} are answered{state}."
+
 
 def cost_words(report: dict[str, Any]) -> Iterator[str]:
     """Say what batch and cache saved or lost, what was in vain, and how good the prediction was."""
@@ -54,6 +67,8 @@ def length_words(told: dict[str, Any]) -> str:
     """Say how long answers are."""
     if told["least"] == told["most"]:
         return f"Each answer has {counted(told['most'], 'token')}."
+    if told["answers"] < FEW:
+        return f"Half of the answers have at most {told['p50']:,} tokens; the longest has {told['most']:,}."
     return (
         f"Half of the answers have at most {told['p50']:,} tokens, nine in ten at most {told['p90']:,}, "
         f"99 in 100 at most {told['p99']:,}; the longest has {told['most']:,}."
@@ -64,7 +79,7 @@ def time_words(report: dict[str, Any]) -> Iterator[str]:
     """Say how long the service took, which part took longest, and what was tried again."""
     time = report["time"]
     if time["seconds"]:
-        parts = {part["number"]: part for part in report["parts"]}
+        parts = {part["number"]: part for part in report["parts"] if part["seconds"] is not None}
         rate = f", {pace(time['items_per_s'])}" if time["items_per_s"] else ""
         yield f"The service took {lasting(time['seconds'])} for {counted(len(parts), 'batch', 'batches')}{rate}."
         slowest = [parts[number] for number in time["slowest_parts"][:1] if len(time["slowest_parts"]) > 1]
