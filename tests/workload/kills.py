@@ -8,6 +8,7 @@ A parent has the command loaded and forks a process for each life, so that a lif
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -154,6 +155,8 @@ class Story:
     parent: Parent
     spent_before: int = 0
     """What the server's ledger held before the story."""
+    made_before: set[str] = field(default_factory=set)
+    """Its batches before the story."""
     deaths: Counter[str] = field(default_factory=Counter)
     """Of the client, by phase."""
     server_deaths: int = 0
@@ -163,6 +166,7 @@ class Story:
         """Name the files; nothing runs yet."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.spent_before = ledger_pico(self.server.url)
+        self.made_before = {batch["id"] for batch in list_batches(self.server)}
         source = "".join(json.dumps({"id": row, "text": f"row {row}"}) + "\n" for row in range(self.rows))
         (self.folder / "in.jsonl").write_text(source)
 
@@ -249,7 +253,7 @@ class Story:
 
     def _phase_of_create(self, known: set[str | None]) -> str:
         self.wait_for_server()
-        made = {batch["id"] for batch in list_batches(self.server)}
+        made = {batch["id"] for batch in list_batches(self.server)} - self.made_before
         return "create, taken" if made - known else "create, not taken"
 
     def wait_for_server(self) -> None:
@@ -272,7 +276,8 @@ class Story:
         """Start the server again after its death."""
         self.server_deaths += 1
         self.server.env.pop("STANDBY_CRASH_AT", None)
-        self.server.restart()
+        with contextlib.suppress(Died):  # again, while it started: the next one revives it
+            self.server.restart()
 
     def judged(self) -> Judged:
         """Hold the story against the server's books."""

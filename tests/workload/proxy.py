@@ -34,6 +34,11 @@ AFTER = ("lost", "half", "half_and_silent", "stall", "late", "502_after", "504_a
 """The server did what was asked."""
 OF_RESULTS = ("at_a_line", "garbage", "shuffled", "doubled", "foreign", "crlf", "blank", "emptied")
 OF_A_BATCH = ("elsewhere", "unknown", "without_url")
+SPENT = {"error_code": "enforced_spend_limit_reached"}
+SAID: dict[str, tuple[int, dict[str, object]]] = {
+    "spent": (429, {"type": "rate_limit_error", "message": "Your limit is reached.", "details": SPENT}),
+}
+"""Errors of the service itself; dice do not throw them, for they end a command rightly."""
 PAGE = b"<html><body><h1>Please log in</h1></body></html>\n"
 
 
@@ -157,7 +162,7 @@ class Proxy:
             raise _reset(client)
         body = stream.read(length) if length is not None else _chunks(stream, headers)
         request = Request(number=number, method=method, path=path, headers=headers, body=body)
-        if trouble in BEFORE:
+        if trouble in {*BEFORE, *SAID, "astray"}:
             _send(client, _refusal(trouble))
             return
         reply = self._ask(request, is_plain=trouble in OF_RESULTS)
@@ -229,15 +234,15 @@ class Dice:
 
     def __call__(self, request: Request) -> str:
         """Choose. What is denied twice is rightly believed gone: a batch that is unknown, a row that is no row."""
-        if request.operation in self.denied:
-            self.denied.discard(request.operation)
+        if request.path in self.denied:
+            self.denied.discard(request.path)
             return NO_TROUBLE
         if self.most == 0 or self.dice.random() >= self.chance:
             return NO_TROUBLE
         self.most -= 1
         chosen = self.dice.choice([one for one in troubles_of(request.operation) if one not in self.without])
         if chosen in {*OF_A_BATCH, "garbage"}:
-            self.denied.add(request.operation)
+            self.denied.add(request.path)
         return chosen
 
 
@@ -252,6 +257,12 @@ def troubles_of(operation: str) -> tuple[str, ...]:
 def _refusal(trouble: str) -> Reply:
     if trouble == "page":
         return Reply(200, [("Content-Type", "text/html")], PAGE)
+    if trouble in SAID:
+        status, error = SAID[trouble]
+        body = json.dumps({"type": "error", "error": error, "request_id": "req_1"}).encode()
+        return Reply(status, [("Content-Type", "application/json")], body)
+    if trouble == "astray":
+        return Reply(404, [("Content-Type", "text/html")], PAGE)
     status, _, later = trouble.partition("+")
     headers = [("Content-Type", "text/html")] + ([("Retry-After", "0")] if later else [])
     return Reply(int(status), headers, PAGE)

@@ -122,14 +122,16 @@ class Runner:
         self._unreachable_since: float | None = None
         self._failures = 0
         self._submit_from = 0.0
+        self._refused = 0
+        """How often in a row the queue was full."""
         self._counts: dict[int, int] = {}
         self._expires: dict[int, str] = {}
         self._note = ""
         self._is_live = False
-        self._spent = Spent(job, prices_at(job.meta("created")))
-        self._validate = _validator(job)
         self._charged: dict[int, int] = {}
         """Of running parts, by the service, if it tells: in pico-dollars."""
+        self._spent = Spent(job, prices_at(job.meta("created")))
+        self._validate = _validator(job)
 
     def run(self, *, until: Callable[[], bool] | None = None, wait_s: float | None = None) -> None:
         """Run until every row has its outcome, or `until` says so; `WaitOver` after `wait_s` seconds."""
@@ -171,10 +173,10 @@ class Runner:
             view.round = max(view.round, part.round)
             counted = self._counts.get(part.number, 0) if part.state is PartState.SUBMITTED else 0
             self._is_live = self._is_live or 0 < counted < part.items
-            if part.state in {PartState.READY, PartState.SENDING, PartState.SUBMITTED}:
-                view.done -= part.items - counted
             if view.spent_pico is not None and part.state is not PartState.DONE:
                 view.spent_pico += self._charged.get(part.number, 0)
+            if part.state in {PartState.READY, PartState.SENDING, PartState.SUBMITTED}:
+                view.done -= part.items - counted
                 view.again += part.items - counted if part.round else 0
             if part.state is PartState.SUBMITTED and part.number in self._expires:
                 view.expires_at = min(view.expires_at or "9", self._expires[part.number])
@@ -270,12 +272,19 @@ class Runner:
             return part
         except QueueFull as error:
             self._note = str(error)
-            self._submit_from = self._clock() + (self._pace.queue_s if error.after_s is None else error.after_s)
+            self._submit_from = self._clock() + self._queue_wait_s(error.after_s)
             return self._job.move(part, PartState.READY)
         except (Unavailable, Refused, NoAccess):
             self._job.move(part, PartState.READY)
             raise
+        self._refused = 0
         return self._adopt(part, made, is_ours=True)
+
+    def _queue_wait_s(self, after_s: float | None) -> float:
+        """Say how long to wait for room: longer and longer, for each look sends the whole body."""
+        wait_s = poll_wait_s(self._refused, first_s=self._pace.queue_s if after_s is None else after_s)
+        self._refused += 1
+        return wait_s
 
     def _resolve(self, part: Part) -> Part:
         """Find out what became of a create that was not answered; nothing is sent again before that is sure."""
@@ -311,6 +320,8 @@ class Runner:
         self._over("unknown", part)
         self._counts[part.number] = batch.total - batch.counts.get("processing", batch.total)
         self._expires[part.number] = batch.expires_at
+        if self._is_live and self._say is not silent:
+            self._charged[part.number] = self._service.charged(batch.id) or 0
         if batch.status == ENDED:
             return self._job.move(part, PartState.ENDED, ended_at=batch.ended_at)
         self._plan_poll(part, batch.after_s)
@@ -320,8 +331,6 @@ class Runner:
         """Look for a while at a batch that is unknown, or has ended without results; then these are no more.
 
         A service may not know a batch in the first moments after its create.
-        if self._is_live and self._say is not silent:
-            self._charged[part.number] = self._service.charged(batch.id) or 0
         """
         is_archived = batch is not None and batch.archived_at is not None
         if is_archived or self._lasts("unknown", part) >= self._pace.settle_s:

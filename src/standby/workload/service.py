@@ -25,7 +25,6 @@ from standby.workload.faults import NoAccess, QueueFull, Refused, Unavailable, U
 
 MESSAGES = "/v1/messages"
 BATCHES = "/v1/messages/batches"
-DOWNLOAD_BYTES = 256 * 1024
 COUNTED = frozenset(
     {"messages", "model", "cache_control", "output_config", "speed", "system", "thinking", "tool_choice", "tools"}
 )
@@ -143,6 +142,7 @@ class Service:
                 self._check_unknown(batch_id, error)
                 return None
             raise
+
     def charged(self, batch_id: str) -> int | None:
         """Ask a Standby server what a batch was charged so far, in pico-dollars; None if it does not tell."""
         client = self._client.with_options(max_retries=0)
@@ -152,7 +152,6 @@ class Service:
             return int(answer.json()["cost_pico"])
         except (WorkloadError, ValueError, KeyError, TypeError):
             return None
-
 
     def cancel(self, batch_id: str) -> None:
         """Ask for the end of a batch; one that has ended stays as it is."""
@@ -186,7 +185,7 @@ class Service:
                 return
             try:
                 begin = begin_of(answer, offset)
-                yield Download(offset=begin, etag=tag_of(answer), pieces=answer.iter_bytes(DOWNLOAD_BYTES))
+                yield Download(offset=begin, etag=tag_of(answer), pieces=answer.iter_bytes())
             finally:
                 answer.close()
 
