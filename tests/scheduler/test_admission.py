@@ -244,6 +244,61 @@ def test_deadlines_raise_the_floor() -> None:
     assert calm < pressed <= 128 - 100 - 4
 
 
+def burst(controller: Adaptive, machine: Machine, live: int, seconds: float) -> None:
+    """Let so many live requests be there for a while."""
+    machine.live = live
+    machine.run(controller, seconds)
+
+
+def test_a_burst_keeps_the_seats_of_its_peak() -> None:
+    """A moment of fewer live requests gives batches no seat that the next ones want; after the burst they come back."""
+    machine, controller = Machine(slots=8, base_s=0.008, each_s=0.002, life_s=1.5), Adaptive(Aims())
+    machine.run(controller, 30)
+    burst(controller, machine, 7, 5)
+    machine.live = 2
+    machine.run(controller, 1)
+
+    assert controller.allowed(Load(live=2, batch=0, slots=8)) == 0
+
+    machine.live = 0
+    machine.run(controller, 40)
+    assert len(machine.items) >= 4
+
+
+def test_batches_are_not_starved_by_a_burst_without_end() -> None:
+    """After a minute without a batch answer one item gets its seat, and deadlines that press get theirs."""
+    machine, controller = Machine(slots=8, base_s=0.008, each_s=0.002, life_s=1.5), Adaptive(Aims())
+    machine.run(controller, 30)
+    burst(controller, machine, 7, 10)
+    machine.items.clear()
+    at = Load(live=5, batch=0, slots=8)
+    assert controller.allowed(at) == 0
+    for _ in range(4 * 61):
+        machine.now_us += TICK_US
+        controller.see(Seen(now_us=machine.now_us, load=at, gap_s=0.02))
+
+    assert controller.allowed(at) == 1
+
+
+def test_prompts_take_little_time_of_a_burst() -> None:
+    """Each costs what prompts of its length took so far; the next one waits until that was paid off."""
+    machine, controller = Machine(slots=128), Adaptive(Aims())
+    machine.run(controller, 30)
+    for _ in range(9):
+        controller.was_read(1000, 1.0 + 1.5 * machine.step_s)  # a millisecond a token
+    burst(controller, machine, 100, 5)
+    load = Load(live=100, batch=0, slots=128)
+    assert controller.takes_prompt(load, 0, 200)
+    controller.sent(200)
+    assert not controller.takes_prompt(load, 0, 200)
+    seconds = 0
+    while not controller.takes_prompt(load, 0, 200):
+        machine.run(controller, 1)
+        seconds += 1
+
+    assert 60 <= seconds <= 100  # 200 ms, less what was left, at two thousandths of the time
+
+
 def test_prompts_come_one_by_one_beside_live_traffic() -> None:
     """And many together where nobody waits for a token."""
     controller = Adaptive(Aims())

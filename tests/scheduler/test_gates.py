@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from standby.engines.base import CacheProfile
 from standby.records import SECOND, BatchId
-from standby.scheduler.gates import IDLE_US, JOIN_US, SPILL_US, Gates, Place, RoomView, Want
+from standby.scheduler.gates import IDLE_US, JOIN_US, REST_US, SPILL_US, Gates, Place, RoomView, Want
 
 BATCH = BatchId("msgbatch_1")
 ONE_GROUP = [0] + [500] * 19
@@ -323,6 +324,65 @@ class TestSlots:
         bench.end(0)
 
         assert bench.start(3) == Place(endpoint="a", slot=1)
+
+    def test_no_more_groups_take_turns_than_there_are_slots(self) -> None:
+        """A third group waits while two that come back have both slots: each turn would begin with a prefix again."""
+        bench = Bench([0, 500, 500] * 3, [1, 1, 1, 2, 2, 2, 3, 3, 3], room(PER_SLOT, slots=2))
+        for index in (0, 3):
+            bench.start(index)
+        for index in (0, 3):
+            bench.end(index)
+
+        assert bench.start(6) is None
+        assert bench.start(1) == Place(endpoint="a", slot=0)
+
+    def test_a_group_that_never_comes_back_keeps_no_slot(self) -> None:
+        """After a minute of rest another group takes it."""
+        bench = Bench([0, 500, 500] * 3, [1, 1, 1, 2, 2, 2, 3, 3, 3], room(PER_SLOT, slots=2))
+        for index in (0, 3):
+            bench.start(index)
+        for index in (0, 3):
+            bench.end(index)
+        bench.now_us += REST_US
+
+        assert bench.start(6) == Place(endpoint="a", slot=0)
+
+    def test_a_batch_with_less_than_its_share_takes_a_slot(self) -> None:
+        """Of whoever has most of them, that which rested longest."""
+        bench = Bench([0, 500, 500] * 2, [1, 1, 1, 2, 2, 2], room(PER_SLOT, slots=2))
+        for index in (3, 0):
+            bench.now_us += 1
+            bench.start(index)
+        for index in (3, 0):
+            bench.end(index)
+        bench.gates.learn(BatchId("msgbatch_2"), 0, [0, 500], [1, 1])
+        other = Want(batch_id=BatchId("msgbatch_2"), index=0, group=1, shared=0, prompt_tokens=600, model="m")
+
+        assert bench.gates.place(other, bench.views(), bench.now_us, 2) == Place(endpoint="a", slot=0)
+
+    def test_slots_of_live_requests_are_not_taken(self) -> None:
+        """Neither the one in which a live request is, nor those that are kept for the next."""
+        busy = replace(room(PER_SLOT, slots=3), kept=1, taken=frozenset({0}))
+        gates = Gates()
+        gates.learn(BATCH, 0, [0, 0], [0, 0])
+        want = Want(batch_id=BATCH, index=0, group=0, shared=0, prompt_tokens=600, model="m")
+
+        place = gates.place(want, [busy], 0, 1)
+
+        assert place == Place(endpoint="a", slot=1)
+        gates.started(want, place)
+        assert gates.place(replace(want, index=1), [busy], 0, 1) is None
+
+    def test_what_a_live_request_took_over_is_not_counted_on(self) -> None:
+        """The group begins again wherever there is a slot."""
+        bench = Bench([0, 500, 500], [1, 1, 1], room(PER_SLOT, slots=2))
+        bench.start(0)
+        bench.end(0)
+        bench.gates.taken_over("a", {0})
+        bench.gates.learn(BatchId("msgbatch_2"), 0, [0], [0])
+        other = Want(batch_id=BatchId("msgbatch_2"), index=0, group=0, shared=0, prompt_tokens=9, model="m")
+
+        assert bench.gates.place(other, bench.views(), 0, 1) == Place(endpoint="a", slot=0)
 
 
 class TestOpenGroups:
