@@ -28,7 +28,7 @@ from standby.engines.base import (
     Room,
     Signals,
 )
-from standby.engines.pool_endpoint import Endpoint, Route, Turn
+from standby.engines.pool_endpoint import Endpoint, Route
 from standby.engines.pool_meters import EndpointMeters
 from standby.errors import EngineError, Failure, InvalidParams, unknown_model
 from standby.records import SECOND, Clock, Load
