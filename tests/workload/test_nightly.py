@@ -241,6 +241,19 @@ def test_a_month_is_held_to_its_budget(run: Run, standby_emulator: Emulator, tmp
     assert sent(standby_emulator) == 2
 
 
+def test_a_run_that_was_left_is_finished_first(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+    """7: its batch runs on; the next night takes its answers, and then sends what is new since."""
+    change(tmp_path, "[pace]", "[pace]\nwait = '0s'")
+    standby_emulator.script("*~/one$/=slow:1h")
+    assert run()[0] == 7
+    change(tmp_path, "wait = '0s'", "wait = ''")
+    standby_emulator.advance(hours=2)
+    write(tmp_path / "in.jsonl", {"a": "one", "b": "two", "c": "three"})
+    code, out, _ = run()
+    assert (code, "Run 1: 2 new of 2 rows." in out, "Run 2: 1 new of 3 rows." in out) == (0, True, True)
+    assert (sent(standby_emulator), set(table(tmp_path / "out.parquet"))) == (3, {"a", "b", "c"})
+
+
 def test_history_names_every_run(run: Run, tmp_path: Path) -> None:
     """Reports of all nights are kept, with what they cost."""
     run()

@@ -199,6 +199,21 @@ def test_while_it_waits(stage: Stage) -> None:
     stage.ends()
 
 
+def test_while_a_night_waits(stage: Stage) -> None:
+    """The next one goes on with the batch of this one."""
+    ask = f'id = "id"\noutput = "out.csv"\nmodel = "{MODEL}"\nprompt = "Say {{{{ text }}}}"\n'
+    (stage.folder / "n.toml").write_text(f'{ask}[source]\nfile = "in.jsonl"\n[pace]\npoll = 0.05\n')
+    stage.emulator.script("*=slow:1h")
+    process = stage.start(["n.toml"])
+    stage.until(process, lambda: len(creates(stage.emulator)) == 1)
+    assert "one batch runs on" in stopped(process)
+    stage.emulator.advance(hours=2)
+    process = stage.start(["n.toml"])
+    _, said = process.communicate(timeout=LONGEST_S)
+    assert (process.returncode, len(creates(stage.emulator))) == (0, 1), said
+    assert [row["status"] for row in read(stage.folder / "out.csv")] == ["succeeded"] * 4
+
+
 def test_while_results_are_read(stage: Stage) -> None:
     """What came of them does no harm."""
     stage.emulator.fault("results=slow:20+times:1")

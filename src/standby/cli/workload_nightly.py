@@ -14,7 +14,7 @@ from standby.cli.help import Headed
 from standby.cli.workload_estimate import show_estimate
 from standby.cli.workload_events import tell, watched
 from standby.cli.workload_flags import EVENTS, flags
-from standby.cli.workload_leave import guarded
+from standby.cli.workload_leave import at_work, guarded
 from standby.cli.workload_shown import FAILED_ROWS, conclude
 
 if TYPE_CHECKING:
@@ -68,7 +68,17 @@ def _run(found: Nightly, given: dict[str, Any]) -> int:
     with nightly.opened(found) as ledger:
         service = connected(given["base_url"] or found.base_url)
         with watched(given) as say:
-            runs = list(nightly.run(found, ledger, service, pace=pace, say=say, is_failed_again=given["failed"]))
+            runs = list(
+                nightly.run(
+                    found,
+                    ledger,
+                    service,
+                    pace=pace,
+                    say=say,
+                    at_work=lambda job: at_work(job.spec.output, job),
+                    is_failed_again=given["failed"],
+                )
+            )
     if given["as_jsonl"]:
         tell("report", output=found.spec.output, runs=[_json(run) for run in runs])
         return max(FAILED_ROWS if run.report.get("failed") else 0 for run in runs)
@@ -90,11 +100,11 @@ def _conclude(found: Nightly, runs: list[Run], *, as_json: bool) -> int:
                 f"No new rows: {run.look.read:,} were answered before. Nothing was sent, and nothing is charged."
             )
         else:
-            click.echo(f"Run {run.number}: {_words(run.look)}. They are added to {found.spec.output}")
+            click.echo(f"Run {run.number}: {_words(run.look)}.")
             if run.report:
                 conclude(run.report, as_json=False)
-            else:
-                click.echo("It was broken off before anything was sent; its rows are new again.")
+            if not run.report or run.report["open"]:
+                click.echo("It was broken off; rows that were not sent are new again.")
     return code
 
 

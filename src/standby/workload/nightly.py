@@ -47,6 +47,8 @@ KEPT_RUNS = 3
 PASSES = AGAIN | STOPS_THE_LINE | {"missing", "canceled"}
 """Causes with which a row is sent again by the next run."""
 HASH_BYTES = 16
+AtWork = Callable[[JobFile], contextlib.AbstractContextManager[None]]
+"""Holds the job of a run while it is worked on, such as to know how far it was when a signal came."""
 FLYING = frozenset({PartState.SENDING, PartState.SUBMITTED, PartState.ENDED, PartState.COLLECTED})
 
 
@@ -76,8 +78,20 @@ def opened(nightly: Nightly) -> Iterator[Ledger]:
         yield ledger
 
 
+def _alone(job: JobFile) -> contextlib.AbstractContextManager[None]:
+    del job
+    return contextlib.nullcontext()
+
+
 def run(
-    nightly: Nightly, ledger: Ledger, service: Service, *, pace: Pace, say: Say = silent, is_failed_again: bool = False
+    nightly: Nightly,
+    ledger: Ledger,
+    service: Service,
+    *,
+    pace: Pace,
+    say: Say = silent,
+    at_work: AtWork = _alone,
+    is_failed_again: bool = False,
 ) -> Iterator[Run]:
     """Finish the run that was broken off, if there is one, then answer what is new; yield each run when it is over.
 
@@ -86,13 +100,13 @@ def run(
     """
     before = ledger.open_run()
     if before is not None:
-        yield _gone_on(nightly, ledger, before, service, pace=pace, say=say)
+        yield _gone_on(nightly, ledger, before, service, pace=pace, say=say, at_work=at_work)
     with _looked(nightly, ledger, is_failed_again=is_failed_again) as (look, rows):
         if not look.fresh:
             yield Run(number=0, began=_now(), ended=_now(), look=look, cost_pico=0, report={})
             return
         began = _begun(nightly, ledger, look, rows)
-    with _job(nightly, ledger, began, service) as job:
+    with _job(nightly, ledger, began, service) as job, at_work(job):
         steps.prepare_job(job, attached=nightly.attached, pace=pace)
         _hold(nightly, ledger, job, service)
         yield _finished(nightly, ledger, began, job, service, pace=pace, say=say)
@@ -177,7 +191,9 @@ def _begun(nightly: Nightly, ledger: Ledger, look: Look, rows: Path) -> Run:
 # -- one run
 
 
-def _gone_on(nightly: Nightly, ledger: Ledger, run: Run, service: Service, *, pace: Pace, say: Say) -> Run:
+def _gone_on(
+    nightly: Nightly, ledger: Ledger, run: Run, service: Service, *, pace: Pace, say: Say, at_work: AtWork
+) -> Run:
     """Finish a run that was broken off.
 
     If none of its batches is under way, it is closed as it is when it had sent nothing, or when the file asks for
@@ -188,7 +204,7 @@ def _gone_on(nightly: Nightly, ledger: Ledger, run: Run, service: Service, *, pa
     folder = folder_of(spec.output)
     if not (folder / "job.sqlite").exists():
         return ledger.close(run, [], cost_pico=0, report={}, now=_now())
-    with jobfile.opened(folder) as job:
+    with jobfile.opened(folder) as job, at_work(job):
         states = {part.state for part in job.parts()}
         is_same = job.meta("spec", "") != "" and job.spec.fingerprint == spec.fingerprint
         if not states & FLYING and (states <= {PartState.READY} or not is_same):
@@ -214,7 +230,8 @@ def _finished(
 
 def _closed(nightly: Nightly, ledger: Ledger, run: Run, job: JobFile) -> Run:
     """Merge what was answered, and remember it."""
-    if any(item.outcome is not None for item in job.items()):
+    is_any = any(item.outcome is not None for item in job.items())
+    if is_any:
         answers = Path(job.spec.output)
         steps.write_job(job)
         complete = answers.with_name(f"complete{answers.suffix}")
@@ -222,7 +239,7 @@ def _closed(nightly: Nightly, ledger: Ledger, run: Run, job: JobFile) -> Run:
         output = nightly.spec.output
         nightly_merge.merge(complete, output, nightly.key, attached=nightly.attached, scratch=job.folder)
         complete.unlink()
-    report = {**report_of(job, steps.prices_of(job)), "output": nightly.spec.output} if job.parts() else {}
+    report = {**report_of(job, steps.prices_of(job)), "output": nightly.spec.output} if is_any else {}
     cost = report["cost"]["charged_pico"] if report else 0
     ends = (End(number=item.number, is_good=is_settled(item)) for item in job.items())
     closed = ledger.close(run, ends, cost_pico=cost, report=report, now=_now())
