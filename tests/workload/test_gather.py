@@ -25,13 +25,19 @@ from tests.workload.conftest import MODEL, creates, quick
 
 Client = anthropic.AsyncAnthropic
 Message = anthropic.types.Message
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 pytestmark = pytest.mark.filterwarnings("ignore:The model .* is deprecated:DeprecationWarning")
 
 
 def batches(emulator: Emulator, **options: Any) -> workload.AsyncBatches:
-    """Make the client that is tested, impatient enough for a test."""
-    given = {"window": 0.05, "pace": quick(), "base_url": emulator.url, "api_key": emulator.api_key, **options}
+    """Make the client that is tested, impatient enough for a test; a batch is sent at once when it has `max_items`."""
+    given = {
+        "window": 1.0 if "max_items" in options else 0.1,
+        "pace": quick(),
+        "base_url": emulator.url,
+        "api_key": emulator.api_key,
+        **options,
+    }
     return workload.AsyncBatches(**given)
 
 
@@ -67,6 +73,11 @@ async def until(met: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def waiting(client: workload.AsyncBatches) -> int:
+    """Count calls that were not sent yet."""
+    return sum(len(lane.queue) for lane in client._gathering.gatherer._lanes.values())
+
+
 def count(emulator: Emulator, operation: str) -> int:
     """Count requests of a kind."""
     return sum(one.operation == operation for one in emulator.requests)
@@ -75,10 +86,11 @@ def count(emulator: Emulator, operation: str) -> int:
 # -- a program as it is
 
 
-async def test_two_thousand_calls_are_one_batch(client: Client, standby_emulator: Emulator) -> None:
+async def test_two_thousand_calls_are_one_batch(standby_emulator: Emulator) -> None:
     """Each call gets the answer to what it asked."""
     standby_emulator.script(*(f"*~/number {n}$/=say:answer {n}" for n in range(20)))
-    answers = await ask_all(client, *(f"number {n % 20}" for n in range(2_000)))
+    async with batches(standby_emulator, max_items=2_000, window=60) as client:
+        answers = await ask_all(client, *(f"number {n % 20}" for n in range(2_000)))
     assert [said(message) for message in answers] == [f"answer {n % 20}" for n in range(2_000)]
     assert len(creates(standby_emulator)) == 1
     assert {type(message) for message in answers} == {Message}
@@ -95,7 +107,7 @@ async def test_a_batch_holds_no_more_than_it_may(standby_emulator: Emulator) -> 
     """Neither in calls nor in bytes."""
     async with batches(standby_emulator, max_items=7) as client:
         await ask_all(client, *(f"number {n}" for n in range(20)))
-    async with batches(standby_emulator, pace=quick(limits=Limits(bytes=1_000))) as client:
+    async with batches(standby_emulator, window=1.0, pace=quick(limits=Limits(bytes=1_000))) as client:
         await ask_all(client, *(f"number {n}" for n in range(20)))
     sizes = [one.items for one in standby_emulator.requests if one.operation == "create"]
     assert sizes[:3] == [7, 7, 6]
@@ -111,20 +123,24 @@ async def test_a_call_that_no_batch_holds_is_refused(standby_emulator: Emulator)
     assert standby_emulator.requests == []
 
 
-async def test_what_cannot_share_a_batch_does_not(client: Client, standby_emulator: Emulator) -> None:
+async def test_what_cannot_share_a_batch_does_not(standby_emulator: Emulator) -> None:
     """Betas hold for a whole batch, and so do credentials; a timeout does not matter."""
-    await asyncio.gather(
-        ask(client, "a"),
-        ask(client, "b", extra_headers={"anthropic-beta": "message-batches-2024-09-24"}),
-        ask(client.with_options(api_key="another"), "c"),
-        ask(client.with_options(timeout=100), "d"),
-        ask(client, "e", extra_headers={"x-trace": "17"}),
-    )
+    async with batches(standby_emulator, window=3600, max_window=3600) as client:
+        calls = [
+            ask(client, "a"),
+            ask(client, "b", extra_headers={"anthropic-beta": "message-batches-2024-09-24"}),
+            ask(client.with_options(api_key="another"), "c"),
+            ask(client.with_options(timeout=100), "d"),
+            ask(client, "e", extra_headers={"x-trace": "17"}),
+        ]
+        tasks = [asyncio.create_task(call) for call in calls]
+        await until(lambda: waiting(client) == len(calls))
+    assert all(task.result() for task in tasks)
     made = [one.items for one in standby_emulator.requests if one.operation == "create"]
     assert sorted(made) == [1, 1, 3]
 
 
-async def test_raw_responses_and_structured_answers_behave(client: Client, standby_emulator: Emulator) -> None:
+async def test_raw_responses_and_structured_answers_behave(standby_emulator: Emulator) -> None:
     """The SDK itself makes them, of the same bytes."""
 
     class Label(pydantic.BaseModel):
@@ -133,10 +149,11 @@ async def test_raw_responses_and_structured_answers_behave(client: Client, stand
     standby_emulator.script('*~/label/=say:"{\\"label\\": \\"good\\"}"')
     hello: Any = [{"role": "user", "content": "hello"}]
     label: Any = [{"role": "user", "content": "label"}]
-    raw, parsed = await asyncio.gather(
-        client.messages.with_raw_response.create(model=MODEL, max_tokens=20, messages=hello),
-        client.messages.parse(model=MODEL, max_tokens=20, messages=label, output_format=Label),
-    )
+    async with batches(standby_emulator, max_items=2) as client:
+        raw, parsed = await asyncio.gather(
+            client.messages.with_raw_response.create(model=MODEL, max_tokens=20, messages=hello),
+            client.messages.parse(model=MODEL, max_tokens=20, messages=label, output_format=Label),
+        )
     assert raw.headers["standby-batch-id"] == creates(standby_emulator)[0]
     assert isinstance(await raw.parse(), Message)
     assert parsed.parsed_output == Label(label="good")
@@ -176,7 +193,7 @@ async def test_credentials_whose_tokens_change_are_one(lenient: Emulator) -> Non
     def provider(*, force_refresh: bool = False) -> AccessToken:
         return AccessToken(token=f"token-{next(asked)}", expires_at=0)
 
-    given: dict[str, Any] = {"base_url": lenient.url, "window": 0.2, "pace": quick()}
+    given: dict[str, Any] = {"base_url": lenient.url, "window": 5.0, "max_items": 5, "pace": quick()}
     async with workload.AsyncBatches(credentials=provider, **given) as client:
         await asyncio.gather(*(ask(client.with_options(timeout=50 + n), str(n)) for n in range(5)))
     assert [one.items for one in lenient.requests if one.operation == "create"] == [5]
@@ -260,12 +277,13 @@ async def test_errors_are_those_of_the_sdk(
     assert bad.body["type"] == "error"
 
 
-async def test_what_passes_by_itself_is_tried_again(client: Client, standby_emulator: Emulator) -> None:
+async def test_what_passes_by_itself_is_tried_again(standby_emulator: Emulator) -> None:
     """In the next batch, alone, as often as `max_retries` says."""
     standby_emulator.script("*~/bad/=errored:overloaded_error")
-    answers = await asyncio.gather(
-        ask(client, "good"), ask(client.with_options(max_retries=1), "bad"), return_exceptions=True
-    )
+    async with batches(standby_emulator, max_items=2) as client:
+        answers = await asyncio.gather(
+            ask(client, "good"), ask(client.with_options(max_retries=1), "bad"), return_exceptions=True
+        )
     assert isinstance(answers[1], anthropic.OverloadedError)
     made = [one.items for one in standby_emulator.requests if one.operation == "create"]
     assert made == [2, 1]
@@ -315,17 +333,19 @@ async def test_a_canceled_call_has_an_error_of_its_own(client: Client, standby_e
 
 
 @pytest.mark.parametrize("fault", ["lost", "reset", "500", "503", "529", "429+retry_after:0+times:5", "wait:1s"])
-async def test_a_create_that_fails_makes_one_batch(client: Client, standby_emulator: Emulator, fault: str) -> None:
+async def test_a_create_that_fails_makes_one_batch(standby_emulator: Emulator, fault: str) -> None:
     """Nothing is paid twice, whatever happened to it, and the program does not notice."""
     standby_emulator.fault(f"create={fault}" + ("" if "times" in fault else "+times:1"))
-    assert len(await ask_all(client, *(f"number {n}" for n in range(5)))) == 5
+    async with batches(standby_emulator, max_items=5) as client:
+        assert len(await ask_all(client, *(f"number {n}" for n in range(5)))) == 5
     assert len(creates(standby_emulator)) == 1
 
 
-async def test_a_lost_create_is_never_sent_again(client: Client, standby_emulator: Emulator) -> None:
+async def test_a_lost_create_is_never_sent_again(standby_emulator: Emulator) -> None:
     """It is found in the list: not even an idempotency key is needed."""
     standby_emulator.fault("create=lost+times:1")
-    await ask_all(client, "a", "b")
+    async with batches(standby_emulator, max_items=2) as client:
+        await ask_all(client, "a", "b")
     assert count(standby_emulator, "create") == 1
 
 
@@ -341,10 +361,11 @@ async def test_another_programs_batch_of_the_same_size_is_not_taken(client: Clie
 
 
 @pytest.mark.parametrize("cut", ["cut:2", "cut_inside:2", "cut:0", "reset"])
-async def test_results_that_break_off_are_read_to_the_end(client: Client, standby_emulator: Emulator, cut: str) -> None:
+async def test_results_that_break_off_are_read_to_the_end(standby_emulator: Emulator, cut: str) -> None:
     """Also at the end of a line, where nothing looks broken."""
     standby_emulator.fault(f"results={cut}+times:1")
-    assert len(await ask_all(client, *(f"number {n}" for n in range(6)))) == 6
+    async with batches(standby_emulator, max_items=6) as client:
+        assert len(await ask_all(client, *(f"number {n}" for n in range(6)))) == 6
     assert len(creates(standby_emulator)) == 1
 
 
@@ -362,28 +383,29 @@ async def test_who_cannot_be_reached_is_the_sdks_error() -> None:
 
 async def test_a_call_that_was_not_sent_is_taken_back(standby_emulator: Emulator) -> None:
     """Its item is in no batch."""
-    async with batches(standby_emulator, window=0.5) as client:
+    async with batches(standby_emulator, window=3600, max_window=3600) as client:
         tasks = [asyncio.create_task(ask(client, f"number {n}")) for n in range(5)]
-        await asyncio.sleep(0)
+        await until(lambda: waiting(client) == len(tasks))
         tasks[2].cancel()
-        answers = await asyncio.gather(*tasks, return_exceptions=True)
-    assert isinstance(answers[2], asyncio.CancelledError)
+        await asyncio.wait(tasks[2:3])
+    assert [task.cancelled() for task in tasks] == [False, False, True, False, False]
     made = [one.items for one in standby_emulator.requests if one.operation == "create"]
     assert made == [4]
 
 
-async def test_a_batch_that_nobody_waits_for_is_canceled(client: Client, standby_emulator: Emulator) -> None:
+async def test_a_batch_that_nobody_waits_for_is_canceled(standby_emulator: Emulator) -> None:
     """As soon as the last of its callers is gone."""
     standby_emulator.script("*=slow:1h")
-    tasks = [asyncio.create_task(ask(client, f"number {n}")) for n in range(3)]
-    await until(lambda: len(creates(standby_emulator)) == 1)
-    tasks[0].cancel()
-    tasks[1].cancel()
-    await asyncio.wait(tasks[:2])
-    assert count(standby_emulator, "cancel") == 0
-    tasks[2].cancel()
-    await until(lambda: count(standby_emulator, "cancel") == 1)
-    assert all(task.cancelled() for task in tasks)
+    async with batches(standby_emulator, max_items=3) as client:
+        tasks = [asyncio.create_task(ask(client, f"number {n}")) for n in range(3)]
+        await until(lambda: len(creates(standby_emulator)) == 1)
+        tasks[0].cancel()
+        tasks[1].cancel()
+        await asyncio.wait(tasks[:2])
+        assert count(standby_emulator, "cancel") == 0
+        tasks[2].cancel()
+        await until(lambda: count(standby_emulator, "cancel") == 1)
+        assert all(task.cancelled() for task in tasks)
 
 
 async def test_a_timeout_of_the_program_is_honoured(client: Client, standby_emulator: Emulator) -> None:
@@ -444,7 +466,7 @@ async def test_the_same_program_again_pays_for_nothing(standby_emulator: Emulato
     """Equal calls get the answers of the first run, each its own."""
     runs = []
     for _ in range(2):
-        async with batches(standby_emulator, folder=tmp_path / "kept") as client:
+        async with batches(standby_emulator, folder=tmp_path / "kept", max_items=4) as client:
             answers = await ask_all(client, *["same"] * 3, "other")
             runs.append([sorted(message.id for message in answers[:3]), answers[3].id])
     assert runs[0] == runs[1]
@@ -455,7 +477,7 @@ async def test_only_what_has_no_answer_is_sent_again(standby_emulator: Emulator,
     """Failures are not kept."""
     standby_emulator.script("*~/bad/=errored:invalid_request_error")
     for _ in range(2):
-        async with batches(standby_emulator, folder=tmp_path / "kept") as client:
+        async with batches(standby_emulator, folder=tmp_path / "kept", max_items=2) as client:
             await asyncio.gather(ask(client, "good"), ask(client, "bad"), return_exceptions=True)
     assert [one.items for one in standby_emulator.requests if one.operation == "create"] == [2, 1]
 
