@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import date
 from fractions import Fraction
@@ -18,7 +19,7 @@ from standby.workload.faults import Refused
 from standby.workload.quotes import Load, cached, loads_of, plain
 from standby.workload.steps import prices_of
 from tests.workload.conftest import MODEL, creates, quick, write_rows
-from tests.workload.kinds import KINDS
+from tests.workload.kinds import KINDS, written
 
 DAY = date(2026, 11, 22)
 CENT = 10**10
@@ -180,3 +181,42 @@ def test_a_price_that_is_not_known_is_not_zero(job_of: Callable[..., Any], servi
     assert (found.batch_pico, found.worst_pico, found.asked_pico) == (None, None, None)
     assert found.prompt_tokens > 0
     assert found.unknown == ("no price is known for 'simulated'",)
+
+
+def test_advice_is_told_before_a_job_runs(run: Run, tmp_path: Path) -> None:
+    """By `estimate` on standard output and in its JSON, by `run` on standard error."""
+    (tmp_path / "in.jsonl").write_text('{"text": "the same"}\n' * 20)
+    ask = ("in.jsonl", "-m", MODEL, "-p", "Say {{ text }}")
+    told = "19 of 20 requests are the same as an earlier one"
+    _, out, _ = run("estimate", *ask)
+    assert all(words in out for words in (f"Advice: {told}", "Time: unknown", "in real time", "longest answers"))
+    _, out, _ = run("estimate", *ask, "--json")
+    assert json.loads(out)["advice"][0]["text"].startswith(told)
+    _, out, err = run("run", *ask, "-o", "a.csv", *QUICK)
+    assert (told in err, told in out) == (True, False)
+
+
+def test_a_budget_needs_a_price(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+    """Nothing is sent where nobody knows what it costs; without a budget it is."""
+    write_rows(tmp_path / "in.jsonl", 2)
+    ask = ("run", "in.jsonl", "-m", "simulated", "-p", "{{ text }}", "-o", "a.csv", *QUICK)
+    code, _, err = run(*ask, "--max-cost", "5")
+    assert (code, "no price is known for 'simulated'" in err, creates(standby_emulator)) == (9, True, [])
+    assert run(*ask)[0] == 0
+
+
+def test_markers_of_ready_requests_are_in_the_dearest_case(service: workload.Service, tmp_path: Path) -> None:
+    """Nobody knows how much of them is written: all of it at most, none of it at least."""
+    system = [{"type": "text", "text": "word " * 5_000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+    params = {"model": MODEL, "max_tokens": 9, "system": system, "messages": [{"role": "user", "content": "Hi"}]}
+    where = written(tmp_path, [{"custom_id": f"a{n}", "params": params} for n in range(12)])
+    spec = workload.Spec(source=workload.Source(kind="native", where=where), output=str(tmp_path / "out.jsonl"))
+    with workload.opened_job(spec, endpoint=service.endpoint) as job:
+        workload.prepare_job(job)
+        found = estimate(job, service, prices_of(job), past=())
+        report = workload.run_job(job, service, pace=quick())
+    assert found.asked_pico is not None
+    assert found.batch_pico is not None
+    assert found.asked_pico[0] <= report["cost"]["charged_pico"] <= found.asked_pico[1]
+    assert found.asked_pico[1] > found.batch_pico[1]
+    assert report["tokens"]["cache_write_1h"] > 0
