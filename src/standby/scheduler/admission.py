@@ -41,6 +41,8 @@ BURST_AT = 0.25
 MEAN_S = 3.0
 HIGH_S = 6.0
 """How long a moment with many live requests is remembered: more of them come in a burst."""
+CREST_S = 1800.0
+"""How long it is remembered how much of the engine bursts take: what is in flight when one comes is in its way."""
 CALM_S = 1.0
 """How long live traffic that ended is still counted, more and more faintly."""
 CALM_AT = 0.15
@@ -208,6 +210,7 @@ class _Live:
     faint: float = 0.0
     mean: float = 0.0
     high: float = 0.0
+    crest: float = 0.0
     at_us: int = 0
     peaks: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=PEAK_US // PEAK_SLICE_US))
 
@@ -216,6 +219,7 @@ class _Live:
         self.faint += (live - self.faint) * (1 - math.exp(-passed_s / CALM_S))
         self.mean += (live - self.mean) * (1 - math.exp(-passed_s / MEAN_S))
         self.high = max(float(live), self.high * math.exp(-passed_s / HIGH_S))
+        self.crest = max(self.mean, self.crest * math.exp(-passed_s / CREST_S))
         self.at_us = now_us
         number = now_us // PEAK_SLICE_US
         if not self.peaks or self.peaks[-1][0] != number:
@@ -461,7 +465,9 @@ class Adaptive:
         if self._aims.target_s:
             return slow.most_at(self._aims.target_s * relaxed) - load.live
         busy = slow.most_at(slow.alone_s * self._aims.factor * relaxed)
-        idle = max(busy, slow.most_for(self._aims.share, load.slots))
+        # bursts that nearly fill the engine leave no time in which what is in flight could end
+        fullness = max(0.0, slow.power(self._live.crest, load.slots) - FULL_AT)
+        idle = max(busy, slow.most_for(self._aims.share * (1 - fullness), load.slots))
         if math.isinf(busy):
             return busy
         taken = slow.power(max(float(load.live), self._live.faint), load.slots)
