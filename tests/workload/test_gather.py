@@ -319,14 +319,15 @@ async def test_an_expired_call_has_an_error_of_its_own(client: Client, standby_e
     assert isinstance(caught.value, anthropic.APIError)
 
 
-async def test_a_canceled_call_has_an_error_of_its_own(client: Client, standby_emulator: Emulator) -> None:
+async def test_a_canceled_call_has_an_error_of_its_own(standby_emulator: Emulator) -> None:
     """Somebody canceled the batch: nothing is tried again."""
     standby_emulator.script("*=slow:1h")
-    task = asyncio.gather(*(ask(client, f"slow {n}") for n in range(200)), return_exceptions=True)
-    await until(lambda: len(creates(standby_emulator)) == 1)
-    await client.messages.batches.cancel(creates(standby_emulator)[0])
-    await asyncio.to_thread(standby_emulator.advance, hours=2)
-    kinds = {type(answer) for answer in await task}
+    async with batches(standby_emulator, max_items=200, window=60) as client:
+        task = asyncio.gather(*(ask(client, f"slow {n}") for n in range(200)), return_exceptions=True)
+        await until(lambda: len(creates(standby_emulator)) == 1)
+        await client.messages.batches.cancel(creates(standby_emulator)[0])
+        await asyncio.to_thread(standby_emulator.advance, hours=2)
+        kinds = {type(answer) for answer in await task}
     assert workload.Canceled in kinds
     assert kinds <= {workload.Canceled, Message}
     assert len(creates(standby_emulator)) == 1
