@@ -106,7 +106,7 @@ def test_canceling_says_how_many(run: Run, standby_emulator: Emulator) -> None:
     standby_emulator.script("*=slow:1h")
     run("submit", "in.jsonl", *ASK, "-o", "out.csv", *QUICK)
     code, out, _ = run("cancel", "out.csv")
-    assert (code, out.startswith("1 batches")) == (0, True)
+    assert (code, out.startswith("One batch is")) == (0, True)
     standby_emulator.advance(hours=1)
     code, out, _ = run("collect", "out.csv", *QUICK, "--json")
     assert json.loads(out)["is_done"]
