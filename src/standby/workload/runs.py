@@ -10,6 +10,7 @@ It is the job of `standby run`, on disk beside its output: the same call again g
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import os
 import threading
@@ -175,7 +176,8 @@ def _run(
     say: Say,
     wait: Callable[[float], None] | None,
 ) -> dict[str, Any]:
-    service, pace = asked.get("service") or connected(), asked.get("pace") or Pace()
+    service = copy.copy(asked.get("service") or connected())  # it is bound to this job, and others may run beside it
+    pace = asked.get("pace") or Pace()
     spec, attached = _spec(source, output, asked), asked.get("attached") or {}
     _check_rows(place, spec)
     with steps.opened_job(spec, endpoint=service.endpoint, folder=place) as job:
