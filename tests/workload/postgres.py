@@ -53,7 +53,17 @@ def postgres() -> Iterator[str]:
         with log.open("wb") as file:
             server = subprocess.Popen(command, user=user, stdout=file, stderr=file, cwd="/")
         try:
-            ready = [place / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-U", "standby", "-d", "postgres"]
+            ready: list[str | Path] = [
+                place / "pg_isready",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(port),
+                "-U",
+                "standby",
+                "-d",
+                "postgres",
+            ]
             wait_until(
                 lambda: subprocess.run(ready, check=False, capture_output=True).returncode == 0,
                 60,
