@@ -1,4 +1,4 @@
-"""Money, to the pico-dollar: the check values of the contract (9.2, 10.1, 10.3) and the edges of tiers."""
+"""Money, to the pico-dollar: the check values of the contract (9.2, 10.1) and the edges of tiers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which slot a live request goes to, on an engine whose slots keep what they had last. Pure.
 
-Left to itself, llama.cpp gives a request whose beginning no slot has the slot that was not used for longest, and that is
-often one in which a group of a batch rests for a moment. So a live request goes where its own conversation was, else
+Left to itself, llama.cpp gives a request whose beginning no slot has the slot that was not used for longest, and that
+is often one in which a group of a batch rests for a moment. So a live request goes where its own conversation was, else
 where live requests were before, and takes what a batch left only if nothing else is free.
 """
 
