@@ -166,7 +166,7 @@ def test_a_cache_that_lost_money_is_said_to_have_lost_it(job: JobFile) -> None:
         10,
         1,
     )
-    assert report["cache"]["break_even"] == pytest.approx(1 / 1.9)  # (2 - 1) / (2 - 0.1), as `docs/money.md` works it out
+    assert report["cache"]["break_even"] == pytest.approx(1 / 1.9)  # (2 - 1) / (2 - 0.1): docs/money.md
     assert any(text.startswith("The cache lost $") and "pays from 53% on" in text for text in cost_words(report))
 
 
