@@ -108,6 +108,7 @@ async def test_betas(world: World, client: Client) -> None:
     retired = [
         ("anthropic-beta", "message-batches-2024-09-24, pdfs-2024-09-25"),
         ("anthropic-beta", "token-counting-2024-11-01"),
+        ("anthropic-beta", "oauth-2025-04-20"),
     ]
     unknown = [*retired, ("anthropic-beta", "made-up-2031-01-01")]
 

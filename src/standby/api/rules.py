@@ -21,6 +21,7 @@ BETAS = frozenset(
         "token-efficient-tools-2025-02-19",
         "cache-diagnosis-2026-04-07",
         "output-300k-2026-03-24",
+        "oauth-2025-04-20",  # which the SDK sends with every token that is no API key
     }
 )
 """Values that `strict_betas` lets pass."""
