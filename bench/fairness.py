@@ -24,7 +24,7 @@ from heapq import heappop, heappush
 from bench.measure import spread
 from bench.rows import Row
 from standby.records import HOUR, SECOND, BatchId, WorkspaceId
-from standby.scheduler.outlook import Look, Outlook
+from standby.scheduler.outlook import Look, Outlook, Waits
 from standby.scheduler.policy import SMALL, Claim, Policy
 
 MINUTE = 60 * SECOND
@@ -377,9 +377,9 @@ class Verdict:
 class FairAlone(Policy):
     """What it would be without deadlines, to compare with."""
 
-    def outlook(self, claims: Sequence[Claim], now_us: int) -> Mapping[BatchId, Outlook]:
+    def outlook(self, claims: Sequence[Claim], now_us: int, lack: Waits = Waits.SUPPLY) -> Mapping[BatchId, Outlook]:
         """Look, and heed nothing of it."""
-        outlooks = super().outlook(claims, now_us)
+        outlooks = super().outlook(claims, now_us, lack)
         self._look = Look(batches=outlooks)
         return outlooks
 

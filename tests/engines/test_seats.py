@@ -27,9 +27,9 @@ def test_a_conversation_goes_back_to_its_slot() -> None:
 def test_live_requests_stay_away_from_what_batches_left() -> None:
     """A slot in which a batch rests is taken last, and then the batch is told."""
     seats = Seats()
-    for number in (0, 1, 2):
-        seats.sit(number, live=False)
-        seats.leave(number)
+    for resting in (0, 1, 2):
+        seats.sit(resting, live=False)
+        seats.leave(resting)
     taken = []
     for name in (b"a", b"b"):
         number = seats.choose(name, SLOTS)

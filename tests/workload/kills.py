@@ -71,7 +71,7 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 """Small parts: what is to be seen needs several, and no 100,000 rows."""
-SERVER = {
+SERVER: dict[str, dict[str, object]] = {
     "simulator": {"script": "; ".join(SCRIPT), "slots": 8, "decode_tokens_s": 2000.0},
     "worker": {"commit_ms": 5.0, "lease_s": 1.0},
     "log": {"level": "error"},

@@ -263,9 +263,9 @@ def _refusal(trouble: str) -> Reply:
         return Reply(status, [("Content-Type", "application/json")], body)
     if trouble == "astray":
         return Reply(404, [("Content-Type", "text/html")], PAGE)
-    status, _, later = trouble.partition("+")
+    code, _, later = trouble.partition("+")
     headers = [("Content-Type", "text/html")] + ([("Retry-After", "0")] if later else [])
-    return Reply(int(status), headers, PAGE)
+    return Reply(int(code), headers, PAGE)
 
 
 def _changed(reply: Reply, trouble: str, dice: random.Random) -> Reply:

@@ -70,9 +70,14 @@ class Stage:
             "ANTHROPIC_BASE_URL": self.emulator.url,
             "XDG_STATE_HOME": str(self.folder / "state"),
         }
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(
-            [sys.executable, *program, *arguments], cwd=self.folder, env=variables, text=True, **pipes
+            [sys.executable, *program, *arguments],
+            cwd=self.folder,
+            env=variables,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self.processes.append(process)
         return process

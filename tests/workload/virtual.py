@@ -15,6 +15,7 @@ from standby.testing import Emulator
 from standby.workload import runner, steps
 from standby.workload.elapsed import Elapsed
 from standby.workload.jobfile import JobFile
+from standby.workload.report import report_of
 from standby.workload.runner import Pace, Runner, Say, silent
 from tests.workload.conftest import MODEL, write_rows
 
@@ -58,7 +59,7 @@ class World:
             patch.setattr(runner, "TICK_S", STEP_S)  # nobody is there to press Ctrl-C
             self.runner(job, service, pace, **more).run()
         steps.write_job(job)
-        return steps.report_of(job, steps.prices_of(job))
+        return report_of(job, steps.prices_of(job))
 
 
 @contextlib.contextmanager
