@@ -71,15 +71,15 @@ def len_of_half_a_line(job: JobFile) -> int:
 
 def test_packed_results_are_taken_up_too(standby_emulator: Emulator, tmp_path: Path) -> None:
     """Their tag is that of the packed bytes; what lies on disk is not packed, and is asked for as such."""
-    standby_emulator.fault("results=cut_inside:2800+times:1")
+    standby_emulator.fault("results=cut_inside:380+times:1")
     service = workload.Service(standby_emulator.client())
-    with ended(standby_emulator, service, tmp_path, 3000) as (job, part, batch):
+    with ended(standby_emulator, service, tmp_path, 400) as (job, part, batch):
         with pytest.raises(Unavailable):
             collect.download(service, job, part, batch, ONCE)
         assert job.part(1).fetched > 0
         assert collect.download(service, job, job.part(1), batch, ONCE).missing == 0
         assert statuses(standby_emulator) == [200, 206]
-        assert len(job.results(1).read_bytes().splitlines()) == 3000
+        assert len(job.results(1).read_bytes().splitlines()) == 400
 
 
 def test_what_was_not_synced_is_not_trusted(

@@ -49,7 +49,9 @@ def test_templates_fill_in_columns(prompt: str, row: dict[str, Any], text: str) 
 
 
 @given(
-    pieces=st.lists(st.sampled_from(["{{ a }}", "{{b}}", "{{  a\n}}", " text ", " }} ", " { ", "ü\r\n", "\n"]), max_size=8),
+    pieces=st.lists(
+        st.sampled_from(["{{ a }}", "{{b}}", "{{  a\n}}", " text ", " }} ", " { ", "ü\r\n", "\n"]), max_size=8
+    ),
     a=st.one_of(st.none(), st.text(max_size=8)),
     b=st.one_of(st.none(), st.text(max_size=8), st.integers(-9, 9), st.floats(allow_nan=False), st.booleans()),
 )

@@ -24,8 +24,8 @@ from tests.workload.virtual import World, job_of
 
 PARTS_OF_FOUR = Pace(limits=Limits(items=4))
 HOURLY = Pace(first_poll_s=3600, retries=1)
-SIX_FIRST = Pace(canary=Canary(items=6, above=7))
-"""Six rows cost more than the limit of the day, two cost less."""
+SIX_FIRST = Pace(first_poll_s=3600, canary=Canary(items=6, above=7))
+"""Six rows cost more than a limit of five and a half, two cost less."""
 TWO_FIRST = Pace(canary=Canary(items=2, above=3))
 
 
@@ -43,18 +43,24 @@ def test_the_servers_queue_is_full(tmp_path: Path) -> None:
     assert any("no room" in note and "6" in note for note in notes)
 
 
-def test_the_workspaces_spend_limit_is_reached(tmp_path: Path) -> None:
+def test_the_workspaces_spend_limit_is_reached(
+    standby_emulator: Emulator, service: workload.Service, tmp_path: Path
+) -> None:
     """The command ends with the server's words; when the limit begins anew, the same command goes on."""
-    with emulator(limits__spend_per_day=0.0002) as server:
-        service = workload.Service(server.client())
-        with job_of(service, tmp_path, 8, SIX_FIRST) as job:
+    standby_emulator.script("*=say:yes")
+    with job_of(service, tmp_path, 6) as job:
+        row_pico = World(standby_emulator).run(job, service)["cost"]["charged_pico"] / 6
+    (tmp_path / "limited").mkdir()
+    with emulator(limits__spend_per_day=5.5 * row_pico / 1e12, script="*=say:yes") as server:
+        limited = workload.Service(server.client())
+        with job_of(limited, tmp_path / "limited", 8, SIX_FIRST) as job:
             world = World(server)
             with pytest.raises(Refused, match="You have reached your specified workspace API usage limits") as caught:
-                world.run(job, service, SIX_FIRST)
+                world.run(job, limited, SIX_FIRST)
             assert caught.value.code == 4
             assert [part.state for part in job.parts()] == [PartState.DONE, PartState.READY]
             world.wait(24 * 3600)
-            assert world.run(job, service, SIX_FIRST)["succeeded"] == 8
+            assert world.run(job, limited, SIX_FIRST)["succeeded"] == 8
         assert len(creates(server)) == 2
 
 
@@ -221,7 +227,7 @@ def test_the_line_stops_also_after_a_crash(
 
 def test_something_else_answers_at_the_address(standby_emulator: Emulator, tmp_path: Path) -> None:
     """A 404 that is not the service's own, as of a proxy that lost its way, takes no row for lost."""
-    is_lost = []
+    is_lost: list[bool] = []
 
     def choose(request: Request) -> str:
         return "astray" if is_lost and request.operation == "retrieve" else NO_TROUBLE
