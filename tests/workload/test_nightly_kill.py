@@ -74,7 +74,6 @@ def test_a_death_at_any_door_loses_and_doubles_nothing(
     }
     wanted = {key: (row["text"], row["status"]) for key, row in table(tmp_path / "whole" / output).items()}
     for number, door in enumerate(ours):
-        print("DOOR", number, door, flush=True)
         standby_emulator.reset()
         folder = begun(tmp_path / f"n{number}", output)
         write(folder / "in.jsonl", SECOND)
