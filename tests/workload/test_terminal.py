@@ -51,8 +51,8 @@ def test_every_command_and_flag_has_its_heading() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("rnu",), "Did you mean run"),
-        (("run", "in.jsonl", "--modle", "x"), "Did you mean --model"),
+        (("rnu",), "Did you mean 'run'"),
+        (("run", "in.jsonl", "--modle", "x"), "'--model'"),
         (("nowhere.toml",), "nowhere.toml' does not exist"),
     ],
 )
