@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from standby.workload.faults import FAILED_ROWS
+from standby.workload.faults import FAILED_ROWS, Unavailable
 from tests.harness import Died, ServerProcess, clean_environment, list_batches, wait_until
 from tests.workload.conftest import MODEL
 from tests.workload.truth import SCRIPT, Judged, judge, ledger_pico
@@ -188,6 +188,9 @@ class Story:
         if status in {CRASHED, -signal.SIGKILL}:
             self.deaths[self.phase()] += 1
             return False
+        if status == Unavailable.code:  # it gave up while the server was dead: type it again
+            self.wait_for_server()
+            return self.live(death, doors_file=doors_file)
         assert status == FAILED_ROWS, f"exit {status}: {(self.folder / 'said').read_text()[-3000:]}"
         self.report = json.loads((self.folder / "out").read_text())
         return True

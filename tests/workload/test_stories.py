@@ -24,7 +24,7 @@ from tests.workload.virtual import World, job_of
 
 PARTS_OF_FOUR = Pace(limits=Limits(items=4))
 HOURLY = Pace(first_poll_s=3600, retries=1)
-SIX_FIRST = Pace(first_poll_s=3600, canary=Canary(items=6, above=7))
+SIX_FIRST = Pace(canary=Canary(items=6, above=7))
 """Six rows cost more than a limit of five and a half, two cost less."""
 TWO_FIRST = Pace(canary=Canary(items=2, above=3))
 
@@ -167,7 +167,7 @@ def test_a_batch_expires_in_the_middle(standby_emulator: Emulator, service: work
             standby_emulator._call("PUT", "simulator/script", {"script": []})
 
     with job_of(service, tmp_path, 3) as job:
-        report = World(standby_emulator).run(job, service, HOURLY, say=say)
+        report = World(standby_emulator, step_s=3600).run(job, service, HOURLY, say=say)
     assert report["succeeded"] == 3
     assert [part["items"] for part in report["parts"]][:2] == [3, 1]
     assert creates(standby_emulator)
@@ -179,7 +179,7 @@ def test_a_row_that_always_expires_ends(standby_emulator: Emulator, service: wor
     standby_emulator.script("*~/text 1$/=never")
     began = standby_emulator.now
     with job_of(service, tmp_path, 3) as job:
-        report = World(standby_emulator).run(job, service, HOURLY)
+        report = World(standby_emulator, step_s=3600).run(job, service, HOURLY)
     assert (report["failed"], [part["items"] for part in report["parts"]]) == ({"expired": 1}, [3, 1])
     assert 48 <= (standby_emulator.now - began).total_seconds() / 3600 < 51
 

@@ -19,14 +19,14 @@ from standby.workload.report import report_of
 from standby.workload.runner import Pace, Runner, Say, silent
 from tests.workload.conftest import MODEL, write_rows
 
-STEP_S = 300.0
-
 
 @dataclass(slots=True)
 class World:
     """Two clocks that move together, unless somebody sets one of them, and an emulator that follows."""
 
     emulator: Emulator | None = None
+    step_s: float = 300.0
+    """The emulator hears of time in steps of this size."""
     wall_s: float = 1e9
     steady_s: float = 0.0
     behind_s: float = 0.0
@@ -37,9 +37,13 @@ class World:
         self.wall_s += seconds
         self.steady_s += seconds
         self.behind_s += seconds
-        if self.emulator is not None and self.behind_s >= STEP_S:
+        if self.emulator is None:
+            return
+        if self.behind_s >= self.step_s:
             self.emulator.advance(seconds=self.behind_s)
             self.behind_s = 0.0
+        elif self.behind_s == seconds:  # the first wait of a step: what needs no time is done at once
+            self.emulator.settle()
 
     def sleep(self, seconds: float) -> None:
         """Close the laptop: only the clock on the wall goes on."""
@@ -56,7 +60,7 @@ class World:
     def run(self, job: JobFile, service: workload.Service, pace: Pace | None = None, **more: Any) -> dict[str, Any]:
         """Run a job to its end, write its output, and report."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runner, "TICK_S", STEP_S)  # nobody is there to press Ctrl-C
+            patch.setattr(runner, "TICK_S", self.step_s)  # nobody is there to press Ctrl-C
             self.runner(job, service, pace, **more).run()
         steps.write_job(job)
         return report_of(job, steps.prices_of(job))
