@@ -10,5 +10,5 @@ FILES = (
     "tests/api_resources/test_models.py",
     "tests/api_resources/beta/test_models.py",
 )
-MEASURED = {"0.121.0": (444, 7), "2.12.0": (467, 0)}
+MEASURED = {"0.121.0": (439, 7), "2.12.0": (462, 0)}
 """Tests that passed and were skipped when this was written: together all there are, and the SDK itself skips them."""

