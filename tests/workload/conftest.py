@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from standby import workload
+from standby.cli import main
 from standby.testing import Emulator, emulator
 from standby.workload.parts import Limits
 
@@ -74,6 +75,26 @@ def standby_emulator(workload_server: Emulator) -> Iterator[Emulator]:
     workload_server.reset()
     yield workload_server
     workload_server.close()
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(
+    standby_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Run one command against the emulator; return its code, standard output and standard error."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", standby_emulator.api_key)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", standby_emulator.url)
+    monkeypatch.chdir(tmp_path)
+
+    def once(*arguments: str) -> tuple[int, str, str]:
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return once
 
 
 Answered = tuple[dict[str, Any], list[dict[str, Any]]]

@@ -7,40 +7,25 @@ import io
 import json
 import sqlite3
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from standby.cli import main
 from standby.testing import Emulator
-from tests.workload.conftest import MODEL, creates, read, write_rows
+from tests.workload.conftest import MODEL, Command, creates, read, write_rows
 
-Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--poll", "0.02", "--settle", "0.1")
 ASK = ("-m", MODEL, "-p", "Say {{ text }}")
 
 
 @pytest.fixture
-def run(
-    standby_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """Run one command against the emulator; return its code, standard output and standard error."""
-    monkeypatch.setenv("ANTHROPIC_API_KEY", standby_emulator.api_key)
-    monkeypatch.setenv("ANTHROPIC_BASE_URL", standby_emulator.url)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
+def run(command: Command, tmp_path: Path) -> Command:
+    """Run one command beside a file of four rows."""
     write_rows(tmp_path / "in.jsonl", 4)
-
-    def once(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return once
+    return command
 
 
-def test_run_answers_and_reports(run: Run) -> None:
+def test_run_answers_and_reports(run: Command) -> None:
     """One command from rows to a table, and what it cost."""
     code, out, _ = run("run", "in.jsonl", *ASK, "-o", "out.csv", *QUICK)
     assert code == 0
@@ -49,14 +34,14 @@ def test_run_answers_and_reports(run: Run) -> None:
     assert [row["status"] for row in read("out.csv")] == ["succeeded"] * 4
 
 
-def test_json_is_all_that_stands_on_standard_output(run: Run) -> None:
+def test_json_is_all_that_stands_on_standard_output(run: Command) -> None:
     """A script reads a report with a schema version; progress goes elsewhere."""
     code, out, err = run("run", "in.jsonl", *ASK, "-o", "out.csv", *QUICK, "--json")
     assert (code, json.loads(out)["schema"], json.loads(out)["succeeded"]) == (0, 1, 4)
     assert "0 of 4 rows" in err
 
 
-def test_rows_may_come_through_a_pipe(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_may_come_through_a_pipe(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """`-` is standard input; it is read once, and kept."""
     stdin = io.TextIOWrapper(io.BytesIO(b"text\none\ntwo\n"))
     monkeypatch.setattr(sys, "stdin", stdin)
@@ -64,7 +49,7 @@ def test_rows_may_come_through_a_pipe(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert (code, [row["text"] for row in read("out.csv")]) == (0, ["one", "two"])
 
 
-def test_the_steps_one_by_one(run: Run, standby_emulator: Emulator) -> None:
+def test_the_steps_one_by_one(run: Command, standby_emulator: Emulator) -> None:
     """Submit returns at once; watch collects; report and list need no network."""
     assert run("submit", "in.jsonl", *ASK, "-o", "out.csv", *QUICK)[0] == 0
     assert run("watch", "out.csv", *QUICK)[0] == 0
@@ -75,7 +60,7 @@ def test_the_steps_one_by_one(run: Run, standby_emulator: Emulator) -> None:
     assert (code, "out.csv" in out, "done" in out) == (0, True, True)
 
 
-def test_answers_become_a_table_whose_job_is_found_by_its_name(run: Run, tmp_path: Path) -> None:
+def test_answers_become_a_table_whose_job_is_found_by_its_name(run: Command, tmp_path: Path) -> None:
     """`-o NAME.TABLE` with `--attach`; the job of a table lies in the state folder."""
     attach = ("--attach", f"wh={tmp_path / 'wh.db'}")
     with contextlib.closing(sqlite3.connect(tmp_path / "wh.db")) as database, database:
@@ -91,7 +76,7 @@ def test_answers_become_a_table_whose_job_is_found_by_its_name(run: Run, tmp_pat
     assert json.loads(run("report", "wh.answers", "--json")[1])["succeeded"] == 2
 
 
-def test_failed_rows_have_their_exit_code(run: Run, standby_emulator: Emulator) -> None:
+def test_failed_rows_have_their_exit_code(run: Command, standby_emulator: Emulator) -> None:
     """6: done, but not for all rows; and `retry` tries again what may pass."""
     standby_emulator.script("*~/text 1$/=errored:api_error")
     code, out, _ = run("run", "in.jsonl", *ASK, "-o", "out.csv", *QUICK, "--retries", "0")
@@ -101,7 +86,7 @@ def test_failed_rows_have_their_exit_code(run: Run, standby_emulator: Emulator) 
     assert run("retry", "out.csv", *QUICK, "--retries", "1")[0] == 0
 
 
-def test_canceling_says_how_many(run: Run, standby_emulator: Emulator) -> None:
+def test_canceling_says_how_many(run: Command, standby_emulator: Emulator) -> None:
     """The batches end; the job is collected as always."""
     standby_emulator.script("*=slow:1h")
     run("submit", "in.jsonl", *ASK, "-o", "out.csv", *QUICK)
@@ -124,7 +109,7 @@ def test_canceling_says_how_many(run: Run, standby_emulator: Emulator) -> None:
     ],
 )
 def test_what_is_wrong_has_its_code_and_its_words(
-    run: Run, standby_emulator: Emulator, arguments: tuple[str, ...], code: int, words: str
+    run: Command, standby_emulator: Emulator, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
     """A script can tell; a person reads one line. Nothing was sent."""
     found, _, err = run("run", *arguments, *QUICK)
@@ -132,7 +117,7 @@ def test_what_is_wrong_has_its_code_and_its_words(
     assert creates(standby_emulator) == []
 
 
-def test_an_estimate_holds_what_the_job_then_takes(run: Run, tmp_path: Path) -> None:
+def test_an_estimate_holds_what_the_job_then_takes(run: Command, tmp_path: Path) -> None:
     """The interval covers the prompt tokens that are then used, and the cost lies between its ends."""
     rows = "".join(json.dumps({"text": "word " * (1 + n * n % 97)}) + "\n" for n in range(300))
     (tmp_path / "many.jsonl").write_text(rows)
@@ -148,7 +133,7 @@ def test_an_estimate_holds_what_the_job_then_takes(run: Run, tmp_path: Path) -> 
     assert estimate["batch_pico"][0] <= report["cost"]["charged_pico"] <= estimate["batch_pico"][1]
 
 
-def test_a_budget_binds_across_tries(run: Run, standby_emulator: Emulator) -> None:
+def test_a_budget_binds_across_tries(run: Command, standby_emulator: Emulator) -> None:
     """What was spent counts: a part that could go above is not sent."""
     standby_emulator.script("*~/text 1$/=stop:max_tokens")
     code, out, _ = run("estimate", "in.jsonl", *ASK, "--json")

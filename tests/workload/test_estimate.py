@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from standby import workload
-from standby.cli import main
 from standby.pricing.claude import claude_price
 from standby.pricing.rates import Price
 from standby.testing import Emulator
@@ -18,30 +17,12 @@ from standby.workload.estimate import estimate, noted
 from standby.workload.faults import Refused
 from standby.workload.quotes import Load, cached, loads_of, plain
 from standby.workload.steps import prices_of
-from tests.workload.conftest import MODEL, creates, quick, write_rows
+from tests.workload.conftest import MODEL, Command, creates, quick, write_rows
 from tests.workload.kinds import KINDS, written
 
 DAY = date(2026, 11, 22)
 CENT = 10**10
-Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--poll", "0.02", "--settle", "0.1")
-
-
-@pytest.fixture
-def run(
-    standby_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    """Run one command against the emulator; return its code, standard output and standard error."""
-    monkeypatch.setenv("ANTHROPIC_API_KEY", standby_emulator.api_key)
-    monkeypatch.setenv("ANTHROPIC_BASE_URL", standby_emulator.url)
-    monkeypatch.chdir(tmp_path)
-
-    def once(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return once
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -126,32 +107,34 @@ def test_counting_that_fails_half_way_leaves_a_wider_estimate(
 
 
 def test_a_service_that_counts_nothing_stops_only_a_budget(
-    run: Run, standby_emulator: Emulator, tmp_path: Path
+    command: Command, standby_emulator: Emulator, tmp_path: Path
 ) -> None:
     """Without --max-cost the job runs, and says that there is no estimate; with it nothing is sent."""
     write_rows(tmp_path / "in.jsonl", 3)
     ask = ("in.jsonl", "-m", MODEL, "-p", "Say {{ text }}", *QUICK)
     standby_emulator.fault("count_tokens=404")
-    code, _, err = run("run", *ask, "-o", "a.csv", "--max-cost", "5")
+    code, _, err = command("run", *ask, "-o", "a.csv", "--max-cost", "5")
     assert (code, creates(standby_emulator)) == (Refused.code, [])
-    code, _, err = run("run", *ask, "-o", "b.csv")
+    code, _, err = command("run", *ask, "-o", "b.csv")
     assert (code, "No estimate" in err) == (0, True)
 
 
-def test_a_job_that_goes_on_is_not_counted_again(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_a_job_that_goes_on_is_not_counted_again(command: Command, standby_emulator: Emulator, tmp_path: Path) -> None:
     """The estimate belongs to the job."""
     write_rows(tmp_path / "in.jsonl", 3)
     ask = ("in.jsonl", "-m", MODEL, "-p", "Say {{ text }}", "-o", "a.csv", *QUICK)
-    run("submit", *ask)
+    command("submit", *ask)
     counted = [one for one in standby_emulator.requests if one.operation == "count_tokens"]
-    assert run("run", *ask)[0] == 0
+    assert command("run", *ask)[0] == 0
     assert [one for one in standby_emulator.requests if one.operation == "count_tokens"] == counted != []
 
 
-def test_nothing_is_counted_where_it_is_not_wanted(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_nothing_is_counted_where_it_is_not_wanted(
+    command: Command, standby_emulator: Emulator, tmp_path: Path
+) -> None:
     """`--no-estimate` still looks at the model."""
     write_rows(tmp_path / "in.jsonl", 3)
-    assert run("run", "in.jsonl", "-m", MODEL, "-p", "{{ text }}", "-o", "a.csv", "--no-estimate", *QUICK)[0] == 0
+    assert command("run", "in.jsonl", "-m", MODEL, "-p", "{{ text }}", "-o", "a.csv", "--no-estimate", *QUICK)[0] == 0
     asked = {one.operation for one in standby_emulator.requests}
     assert ("count_tokens" in asked, "models" in asked) == (False, True)
 
@@ -183,26 +166,26 @@ def test_a_price_that_is_not_known_is_not_zero(job_of: Callable[..., Any], servi
     assert found.unknown == ("no price is known for 'simulated'",)
 
 
-def test_advice_is_told_before_a_job_runs(run: Run, tmp_path: Path) -> None:
+def test_advice_is_told_before_a_job_runs(command: Command, tmp_path: Path) -> None:
     """By `estimate` on standard output and in its JSON, by `run` on standard error."""
     (tmp_path / "in.jsonl").write_text('{"text": "the same"}\n' * 20)
     ask = ("in.jsonl", "-m", MODEL, "-p", "Say {{ text }}")
     told = "19 of 20 requests are the same as an earlier one"
-    _, out, _ = run("estimate", *ask)
+    _, out, _ = command("estimate", *ask)
     assert all(words in out for words in (f"Advice: {told}", "Time: unknown", "in real time", "longest answers"))
-    _, out, _ = run("estimate", *ask, "--json")
+    _, out, _ = command("estimate", *ask, "--json")
     assert json.loads(out)["advice"][0]["text"].startswith(told)
-    _, out, err = run("run", *ask, "-o", "a.csv", *QUICK)
+    _, out, err = command("run", *ask, "-o", "a.csv", *QUICK)
     assert (told in err, told in out) == (True, False)
 
 
-def test_a_budget_needs_a_price(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_a_budget_needs_a_price(command: Command, standby_emulator: Emulator, tmp_path: Path) -> None:
     """Nothing is sent where nobody knows what it costs; without a budget it is."""
     write_rows(tmp_path / "in.jsonl", 2)
     ask = ("run", "in.jsonl", "-m", "simulated", "-p", "{{ text }}", "-o", "a.csv", *QUICK)
-    code, _, err = run(*ask, "--max-cost", "5")
+    code, _, err = command(*ask, "--max-cost", "5")
     assert (code, "no price is known for 'simulated'" in err, creates(standby_emulator)) == (9, True, [])
-    assert run(*ask)[0] == 0
+    assert command(*ask)[0] == 0
 
 
 def test_markers_of_ready_requests_are_in_the_dearest_case(service: workload.Service, tmp_path: Path) -> None:

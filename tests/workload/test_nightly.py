@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from standby.cli import main
 from standby.testing import Emulator
 from standby.workload import nightly, tables
 from standby.workload.faults import BadInput
 from standby.workload.nightly_file import load
 from standby.workload.prompts import Prompts
 from standby.workload.spec import Source, Spec
-from tests.workload.conftest import MODEL, creates
+from tests.workload.conftest import MODEL, Command, creates
 
-Run = Callable[..., tuple[int, str, str]]
 FILE = f"""
 id = "id"
 output = "out.parquet"
@@ -58,25 +56,14 @@ def sent(emulator: Emulator) -> int:
 
 
 @pytest.fixture
-def run(
-    standby_emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
+def run(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run the file against the emulator from another folder; return its code, standard output and standard error."""
-    monkeypatch.setenv("ANTHROPIC_API_KEY", standby_emulator.api_key)
-    monkeypatch.setenv("ANTHROPIC_BASE_URL", standby_emulator.url)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     write(tmp_path / "in.jsonl", {"a": "one", "b": "two"})
     (tmp_path / "labels.toml").write_text(FILE)
-
-    def once(*arguments: str) -> tuple[int, str, str]:
-        code = main([str(tmp_path / "labels.toml"), *arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return once
+    return functools.partial(command, str(tmp_path / "labels.toml"))
 
 
 def change(tmp_path: Path, before: str, after: str) -> None:
@@ -86,7 +73,7 @@ def change(tmp_path: Path, before: str, after: str) -> None:
     (tmp_path / "labels.toml").write_text(text.replace(before, after))
 
 
-def test_only_new_rows_are_sent(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_only_new_rows_are_sent(run: Command, standby_emulator: Emulator, tmp_path: Path) -> None:
     """A second night sends what was added; the output has both nights, each row once."""
     assert run()[0] == 0
     first = table(tmp_path / "out.parquet")
@@ -100,7 +87,7 @@ def test_only_new_rows_are_sent(run: Run, standby_emulator: Emulator, tmp_path: 
     assert second["c"]["status"] == "succeeded"
 
 
-def test_a_night_without_new_rows_costs_nothing(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_a_night_without_new_rows_costs_nothing(run: Command, standby_emulator: Emulator, tmp_path: Path) -> None:
     """It sends nothing, says so, and is no failure."""
     run()
     before = (tmp_path / "out.parquet").read_bytes()
@@ -110,7 +97,7 @@ def test_a_night_without_new_rows_costs_nothing(run: Run, standby_emulator: Emul
     assert (tmp_path / "out.parquet").read_bytes() == before
 
 
-def test_a_changed_row_is_sent_again(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_a_changed_row_is_sent_again(run: Command, standby_emulator: Emulator, tmp_path: Path) -> None:
     """Its answer replaces the one to its earlier text; a column that the prompt does not name changes nothing."""
     run()
     (tmp_path / "in.jsonl").write_text('{"id":"a","text":"other","n":1}\n{"id":"b","text":"two","n":2}\n')
@@ -120,7 +107,7 @@ def test_a_changed_row_is_sent_again(run: Run, standby_emulator: Emulator, tmp_p
     assert {key: row["text"] for key, row in table(tmp_path / "out.parquet").items()} == {"a": "other", "b": "two"}
 
 
-def test_rows_that_left_the_source_stay_in_the_output(run: Run, tmp_path: Path) -> None:
+def test_rows_that_left_the_source_stay_in_the_output(run: Command, tmp_path: Path) -> None:
     """The output is what was answered, not what is there today."""
     run()
     write(tmp_path / "in.jsonl", {"c": "three"})
@@ -129,7 +116,7 @@ def test_rows_that_left_the_source_stay_in_the_output(run: Run, tmp_path: Path) 
 
 
 def test_what_fails_for_a_reason_that_passes_is_sent_again(
-    run: Run, standby_emulator: Emulator, tmp_path: Path
+    run: Command, standby_emulator: Emulator, tmp_path: Path
 ) -> None:
     """Overloaded rows are the next night's; refused ones would only be refused again, unless one asks for it."""
     change(tmp_path, "settle = 0.1", "settle = 0.1\nretries = 0")
@@ -147,7 +134,7 @@ def test_what_fails_for_a_reason_that_passes_is_sent_again(
 
 
 @pytest.mark.parametrize("output", ["out.csv", "out.tsv", "out.jsonl"])
-def test_answers_are_added_to_any_file(run: Run, tmp_path: Path, output: str) -> None:
+def test_answers_are_added_to_any_file(run: Command, tmp_path: Path, output: str) -> None:
     """Values of earlier nights stay as they were written: `007`, empty texts, quotes, new lines, dates."""
     change(tmp_path, "out.parquet", output)
     odd = '{"id": "007", "text": "a, \\"b\\"\\n c", "empty": "", "none": null, "day": "2024-01-02T03:04:05Z"}\n'
@@ -162,7 +149,7 @@ def test_answers_are_added_to_any_file(run: Run, tmp_path: Path, output: str) ->
 
 
 @pytest.mark.parametrize("name", ["wh.db", "wh.duckdb"])
-def test_answers_are_added_to_a_table(run: Run, tmp_path: Path, name: str) -> None:
+def test_answers_are_added_to_a_table(run: Command, tmp_path: Path, name: str) -> None:
     """Rows come from a database and answers go into it; a column that is new is added."""
     change(tmp_path, '[source]\nfile = "in.jsonl"', f'[attach]\nwh = "{name}"\n[source]\nsql = "select * from wh.docs"')
     change(tmp_path, "out.parquet", "wh.answers")
@@ -190,7 +177,7 @@ def test_answers_are_added_to_a_table(run: Run, tmp_path: Path, name: str) -> No
     assert found == [(1, "one", None, "succeeded"), (2, "deux", None, "succeeded"), (3, "three", "x", "succeeded")]
 
 
-def test_ready_requests_are_answered_once(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_ready_requests_are_answered_once(run: Command, standby_emulator: Emulator, tmp_path: Path) -> None:
     """Lines of Claude are known by their custom_id."""
     params = {"model": MODEL, "max_tokens": 900, "messages": [{"role": "user", "content": "Hi"}]}
     lines = [json.dumps({"custom_id": key, "params": params}) + "\n" for key in "abc"]
@@ -205,7 +192,7 @@ def test_ready_requests_are_answered_once(run: Run, standby_emulator: Emulator, 
     assert (found, sent(standby_emulator)) == (["a", "b", "c"], 3)
 
 
-def test_a_dry_run_sends_nothing(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_a_dry_run_sends_nothing(run: Command, standby_emulator: Emulator, tmp_path: Path) -> None:
     """It says what would be sent, what that could cost and what may be spent; and leaves no trace."""
     change(tmp_path, "[pace]", "[budget]\nrun = 1.0\n[pace]")
     code, out, _ = run("--dry-run")
@@ -218,7 +205,7 @@ def test_a_dry_run_sends_nothing(run: Run, standby_emulator: Emulator, tmp_path:
     assert found["spent_this_month_pico"] > 0
 
 
-def test_a_run_is_held_to_its_budget(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_a_run_is_held_to_its_budget(run: Command, standby_emulator: Emulator, tmp_path: Path) -> None:
     """9: it could cost more; nothing was sent, and the next night looks anew."""
     change(tmp_path, "[pace]", "[budget]\nrun = 0.000001\n[pace]")
     code, _, err = run()
@@ -229,7 +216,7 @@ def test_a_run_is_held_to_its_budget(run: Run, standby_emulator: Emulator, tmp_p
     assert sent(standby_emulator) == 3
 
 
-def test_a_month_is_held_to_its_budget(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_a_month_is_held_to_its_budget(run: Command, standby_emulator: Emulator, tmp_path: Path) -> None:
     """What the runs of a month cost counts together."""
     change(tmp_path, 'model = "', 'max_tokens = 40\nmodel = "')
     worst = json.loads(run("--dry-run", "--json")[1])["estimate"]["worst_pico"] / 1e12
@@ -241,7 +228,7 @@ def test_a_month_is_held_to_its_budget(run: Run, standby_emulator: Emulator, tmp
     assert sent(standby_emulator) == 2
 
 
-def test_a_run_that_was_left_is_finished_first(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_a_run_that_was_left_is_finished_first(run: Command, standby_emulator: Emulator, tmp_path: Path) -> None:
     """7: its batch runs on; the next night takes its answers, and then sends what is new since."""
     change(tmp_path, "[pace]", "[pace]\nwait = '0s'")
     standby_emulator.script("*~/one$/=slow:1h")
@@ -254,7 +241,7 @@ def test_a_run_that_was_left_is_finished_first(run: Run, standby_emulator: Emula
     assert (sent(standby_emulator), set(table(tmp_path / "out.parquet"))) == (3, {"a", "b", "c"})
 
 
-def test_history_names_every_run(run: Run, tmp_path: Path) -> None:
+def test_history_names_every_run(run: Command, tmp_path: Path) -> None:
     """Reports of all nights are kept, with what they cost."""
     run()
     run()
@@ -266,7 +253,7 @@ def test_history_names_every_run(run: Run, tmp_path: Path) -> None:
     assert "answered" in run("--history")[1]
 
 
-def test_two_timers_exclude_each_other(run: Run, tmp_path: Path) -> None:
+def test_two_timers_exclude_each_other(run: Command, tmp_path: Path) -> None:
     """8: the second one says who is at work."""
     run()
     with contextlib.chdir(tmp_path):
@@ -276,7 +263,7 @@ def test_two_timers_exclude_each_other(run: Run, tmp_path: Path) -> None:
     assert (code, "in use by process" in err) == (8, True)
 
 
-def test_an_output_that_is_gone_is_not_begun_anew(run: Run, tmp_path: Path) -> None:
+def test_an_output_that_is_gone_is_not_begun_anew(run: Command, tmp_path: Path) -> None:
     """Its answers were paid for: a person has to say what becomes of them."""
     run()
     (tmp_path / "out.parquet").unlink()
@@ -284,7 +271,9 @@ def test_an_output_that_is_gone_is_not_begun_anew(run: Run, tmp_path: Path) -> N
     assert (code, "is gone, with the answers to 2 rows" in err) == (8, True)
 
 
-def test_answers_are_not_added_to_a_file_without_the_key(run: Run, standby_emulator: Emulator, tmp_path: Path) -> None:
+def test_answers_are_not_added_to_a_file_without_the_key(
+    run: Command, standby_emulator: Emulator, tmp_path: Path
+) -> None:
     """That is found before anything is paid for."""
     with duckdb.connect(":memory:") as connection:
         connection.execute(f"COPY (SELECT 1 AS other) TO '{tmp_path / 'out.parquet'}' (FORMAT parquet)")
@@ -292,7 +281,7 @@ def test_answers_are_not_added_to_a_file_without_the_key(run: Run, standby_emula
     assert (code, "has no column 'id'" in err, creates(standby_emulator)) == (8, True, [])
 
 
-def test_another_id_is_refused(run: Run, tmp_path: Path) -> None:
+def test_another_id_is_refused(run: Command, tmp_path: Path) -> None:
     """Rows would all be new under other names."""
     run()
     change(tmp_path, 'id = "id"', 'id = "text"')
@@ -321,7 +310,7 @@ def test_another_id_is_refused(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_with_a_file_is_named(
-    run: Run, standby_emulator: Emulator, tmp_path: Path, before: str, after: str, words: str
+    run: Command, standby_emulator: Emulator, tmp_path: Path, before: str, after: str, words: str
 ) -> None:
     """2: one line names the key; nothing was sent."""
     change(tmp_path, before, after)
@@ -353,7 +342,7 @@ def test_what_is_asked_has_the_same_hash_in_every_release() -> None:
     assert nightly.asked_of(params).hex() == "ef5e24f6f5c5bd4a28d449f14556c0e9"
 
 
-def test_the_ledger_holds_no_text(run: Run, tmp_path: Path) -> None:
+def test_the_ledger_holds_no_text(run: Command, tmp_path: Path) -> None:
     """Rows and requests are hashes there."""
     write(tmp_path / "in.jsonl", {"a": "secret-text"})
     run()

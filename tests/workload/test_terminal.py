@@ -17,8 +17,8 @@ from standby.cli.help import COMMANDS, FLAGS, WIDTH, Headed
 from standby.cli.workload import COMMANDS as WORKLOADS
 from standby.testing import Emulator
 from standby.workload.jobfile import opened
-from tests.workload.conftest import MODEL, creates
-from tests.workload.test_commands import ASK, QUICK, Run
+from tests.workload.conftest import MODEL, Command, creates
+from tests.workload.test_commands import ASK, QUICK
 from tests.workload.test_commands import run as run  # noqa: PLC0414 - a fixture
 from tools.write_docs import help_of, walk
 
@@ -56,20 +56,20 @@ def test_every_command_and_flag_has_its_heading() -> None:
         (("nowhere.toml",), "nowhere.toml' does not exist"),
     ],
 )
-def test_what_is_mistyped_is_guessed(run: Run, arguments: tuple[str, ...], words: str) -> None:
+def test_what_is_mistyped_is_guessed(run: Command, arguments: tuple[str, ...], words: str) -> None:
     """2, and the near name."""
     code, _, err = run(*arguments)
     assert (code, words.lower() in err.lower()) == (2, True), err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_a_script_of_its_shell(run: Run, shell: str) -> None:
+def test_completion_is_a_script_of_its_shell(run: Command, shell: str) -> None:
     """It asks the command itself, by the variable that click reads."""
     code, out, _ = run("completion", shell)
     assert (code, f"_STANDBY_COMPLETE={shell}_complete" in out) == (0, True)
 
 
-def test_the_script_for_bash_is_one(run: Run, tmp_path: Path) -> None:
+def test_the_script_for_bash_is_one(run: Command, tmp_path: Path) -> None:
     """Bash reads it without a complaint."""
     (tmp_path / "script").write_text(run("completion", "bash")[1])
     assert subprocess.run(["bash", "-n", "script"], cwd=tmp_path, check=False).returncode == 0
@@ -89,7 +89,7 @@ def offered(words: str, folder: Path) -> list[str]:
     return done.stdout.split()
 
 
-def test_models_jobs_and_files_complete(run: Run, tmp_path: Path) -> None:
+def test_models_jobs_and_files_complete(run: Command, tmp_path: Path) -> None:
     """Models by their prices, jobs by their outputs; the rest is left to the shell."""
     run("run", "in.jsonl", *ASK, "-o", "out.csv", *QUICK)
     assert f"plain,{MODEL}" in offered("standby run -m claude-h", tmp_path)
@@ -106,7 +106,7 @@ def events(out: str) -> Iterator[str]:
         yield event["event"]
 
 
-def test_events_are_lines_of_json_with_the_report_last(run: Run, standby_emulator: Emulator) -> None:
+def test_events_are_lines_of_json_with_the_report_last(run: Command, standby_emulator: Emulator) -> None:
     """A program sees what happens, and how it ended, without reading what people read."""
     code, out, err = run("run", "in.jsonl", *ASK, "-o", "out.csv", *QUICK, "--jsonl", "--no-estimate")
     assert (code, err) == (0, "")
@@ -118,7 +118,7 @@ def test_events_are_lines_of_json_with_the_report_last(run: Run, standby_emulato
     assert (code, json.loads(out)["event"], json.loads(out)["code"]) == (8, "error", 8)
 
 
-def test_the_only_open_job_needs_no_name(run: Run, standby_emulator: Emulator) -> None:
+def test_the_only_open_job_needs_no_name(run: Command, standby_emulator: Emulator) -> None:
     """Of several one has to be named; the message names them."""
     code, _, err = run("watch", *QUICK)
     assert (code, "no job is open" in err) == (8, True)
@@ -136,7 +136,7 @@ def test_the_only_open_job_needs_no_name(run: Run, standby_emulator: Emulator) -
     assert {(one["output"].rpartition("/")[2], one["state"]) for one in found} == {("a.csv", "done"), ("b.csv", "done")}
 
 
-def test_a_job_in_use_can_be_looked_at(run: Run, tmp_path: Path) -> None:
+def test_a_job_in_use_can_be_looked_at(run: Command, tmp_path: Path) -> None:
     """Report and list wait for nobody."""
     run("submit", "in.jsonl", *ASK, "-o", "out.csv", *QUICK)
     with opened(tmp_path / "out.csv.standby"):
@@ -150,7 +150,7 @@ def test_a_job_in_use_can_be_looked_at(run: Run, tmp_path: Path) -> None:
     ("fault", "code"),
     [("create=401", 3), ("create=403", 3), ("create=400", 4), ("create=413", 4), ("cancel=503", 5)],
 )
-def test_each_way_to_fail_has_its_code(run: Run, standby_emulator: Emulator, fault: str, code: int) -> None:
+def test_each_way_to_fail_has_its_code(run: Command, standby_emulator: Emulator, fault: str, code: int) -> None:
     """3: credentials; 4: refused; 5: not to be reached. Mended, the same command goes on."""
     if fault.startswith("cancel"):
         standby_emulator.script("*=slow:1h")
@@ -166,7 +166,7 @@ def test_each_way_to_fail_has_its_code(run: Run, standby_emulator: Emulator, fau
     assert len(creates(standby_emulator)) == 1
 
 
-def test_without_credentials_it_says_which_variable_to_set(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_it_says_which_variable_to_set(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """3, before anything is read."""
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)

@@ -345,9 +345,7 @@ class Adaptive:
         """Whether live requests take enough of the engine for batches to make way."""
         if load.batch + load.live >= load.slots - self._kept(load):
             return True
-        if self._slowdown.alone_s is None or self._slowdown.each_s is None:
-            return load.live > BURST_AT * load.slots
-        return self._slowdown.power(float(load.live), load.slots) > BURST_AT
+        return self._taken(float(load.live), load) > BURST_AT
 
     def takes_prompt(self, load: Load, unread: int, prompt_tokens: int) -> bool:
         """Say yes to one prompt at a time while live traffic is about: everybody waits for a step that reads it.
@@ -444,8 +442,7 @@ class Adaptive:
         return self._push > 0 or self._now_us - self._produced_us > STARVED_US
 
     def _kept(self, load: Load) -> int:
-        """Slots kept for live requests; an engine with one slot would else never work for a batch."""
-        return min(self._aims.live_slots, max(0, load.slots - 1))
+        return kept_of(self._aims.live_slots, load.slots)
 
     def _floor(self, load: Load) -> int:
         return self._aims.floor if load.slots else 0
@@ -539,6 +536,11 @@ class Adaptive:
         self._grew_us = self._now_us
         is_far = not self._was_rejected and (self._is_starting or self._ratio(seen) > SLOW_START)
         self._budget += max(0.5, (SLOW_START - 1) * self._budget) if is_far else max(1.0, 0.02 * self._budget)
+
+
+def kept_of(live_slots: int, slots: int) -> int:
+    """Return the slots kept for live requests; an engine with one slot would else never work for a batch."""
+    return min(live_slots, max(0, slots - 1))
 
 
 def _is_full(signals: Signals) -> bool:

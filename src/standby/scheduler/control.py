@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from standby.config import WorkerSettings
 from standby.engines.base import Engine, EngineProfile, Room, Rooms, Signals
 from standby.records import SECOND, Clock, Load
-from standby.scheduler.admission import Adaptive, Aims, Controller, FixedWindow, Seen
+from standby.scheduler.admission import Adaptive, Aims, Controller, FixedWindow, Seen, kept_of
 
 TICK_S = 0.25
 SIGNALS_US = SECOND // 2
@@ -94,7 +94,7 @@ class Control:
     def kept(self, name: str) -> int:
         """Return how many slots batches leave to live requests there, of an engine that is told the slots of both."""
         profile = self._by_name[name].profile
-        return min(self._live_slots, profile.slots - 1) if profile.pins_live else 0
+        return kept_of(self._live_slots, profile.slots) if profile.pins_live else 0
 
     def controller(self, name: str) -> Controller:
         """Return the controller of an endpoint."""

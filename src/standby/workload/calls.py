@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from standby.errors import StartError
-from standby.folder import locked, made
-from standby.workload.faults import LocalState
+from standby.workload import statefile
 
-VERSION = 1
 FILE = "calls.sqlite"
 CHUNK = 2_000
 SCHEMA = """
@@ -41,6 +37,7 @@ CREATE TABLE calls (
 ) STRICT;
 CREATE INDEX calls_by_batch ON calls (batch) WHERE answer IS NULL;
 """
+MIGRATIONS = (SCHEMA,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,15 +138,8 @@ class Calls:
     def _batch(self, number: int) -> Sent:
         return _sent(self._db.execute("SELECT * FROM batches WHERE number = ?", (number,)).fetchone())
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return statefile.writing(self._db, "calls")
 
 
 @contextlib.contextmanager
@@ -159,37 +149,13 @@ def opened(folder: Path | None) -> Iterator[Calls]:
     `LocalState` if another process has the folder, or its file is damaged or newer than this program.
     """
     if folder is None:
-        with contextlib.closing(_connect(":memory:")) as connection:
+        with contextlib.closing(statefile.connected(statefile.MEMORY, MIGRATIONS, is_shared=True)) as connection:
             yield Calls(connection)
         return
-    try:
-        with locked(made(folder)), contextlib.closing(_connect(str(_private(folder / FILE)))) as connection:
-            calls = Calls(connection)
-            calls.forget_unsent()
-            yield calls
-    except StartError as error:
-        raise LocalState(f"{folder}: {str(error).replace('store.data: ', '').partition(';')[0]}") from None
-    except sqlite3.DatabaseError as error:
-        raise LocalState(f"{folder / FILE}: {error}") from error
-
-
-def _private(path: Path) -> Path:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    return path
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > VERSION:
-        connection.close()
-        raise LocalState(f"{path}: was written by a newer Standby (form {version}); update this one")
-    if version == 0:
-        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-    return connection
+    with statefile.opened(folder / FILE, MIGRATIONS, is_shared=True) as connection:
+        calls = Calls(connection)
+        calls.forget_unsent()
+        yield calls
 
 
 def _sent(row: sqlite3.Row) -> Sent:

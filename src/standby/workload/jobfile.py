@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from standby.doors import door
-from standby.errors import StartError
-from standby.folder import locked, made, sync_folder
+from standby.folder import sync_folder
+from standby.workload import statefile
 from standby.workload.faults import LocalState
 from standby.workload.spec import Spec, decoded, encoded
 from standby.workload.states import PartState, check_move
@@ -345,18 +343,8 @@ class JobFile:
         )
         return [(row[0], row[1], row[2]) for row in found]
 
-    @contextlib.contextmanager
-    def _writing(self, verb: str) -> Iterator[None]:
-        """One transaction, durable when it is over; `verb` names the doors before and after its commit."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        door(f"job.{verb}.before_commit")
-        self._db.execute("COMMIT")
-        door(f"job.{verb}.after_commit")
+    def _writing(self, verb: str) -> contextlib.AbstractContextManager[None]:
+        return statefile.writing(self._db, f"job.{verb}")
 
 
 @contextlib.contextmanager
@@ -409,29 +397,9 @@ def looked_at(folder: Path) -> Iterator[JobFile]:
 def _opened(folder: Path, *, must_exist: bool) -> Iterator[JobFile]:
     if must_exist and not (folder / "job.sqlite").exists():
         raise LocalState(f"{folder}: no job here; name the output of one, or see `standby list`")
-    try:
-        with locked(made(folder)), contextlib.closing(_connect(folder / "job.sqlite")) as connection:
-            yield JobFile(folder, connection)
-    except StartError as error:
-        raise LocalState(f"{folder}: {str(error).replace('store.data: ', '').partition(';')[0]}") from None
-    except sqlite3.DatabaseError as error:
-        raise LocalState(f"{folder}/job.sqlite: {error}") from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA cache_size = -8000")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        connection.close()
-        raise LocalState(f"{path}: was written by a newer Standby (form {version}); update this one")
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
-    return connection
+    with statefile.opened(folder / "job.sqlite", MIGRATIONS) as connection:
+        connection.execute("PRAGMA cache_size = -8000")
+        yield JobFile(folder, connection)
 
 
 def _part(row: sqlite3.Row) -> Part:

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from standby.doors import door
-from standby.errors import StartError
-from standby.folder import locked, made
-from standby.workload.faults import BadInput, LocalState
+from standby.workload import statefile
+from standby.workload.faults import BadInput
 from standby.workload.names import hash_of
 
 SUFFIX = ".nightly"
@@ -207,44 +204,15 @@ class Ledger:
         query = "SELECT coalesce(sum(cost_pico), 0) FROM runs WHERE substr(began, 1, 7) = ?"
         return int(self._db.execute(query, (month,)).fetchone()[0])
 
-    @contextlib.contextmanager
-    def _writing(self, verb: str) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        door(f"nightly.{verb}.before_commit")
-        self._db.execute("COMMIT")
-        door(f"nightly.{verb}.after_commit")
+    def _writing(self, verb: str) -> contextlib.AbstractContextManager[None]:
+        return statefile.writing(self._db, f"nightly.{verb}")
 
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Ledger]:
     """Open the ledger of a folder, made if there is none; `LocalState` if another process works on it."""
-    try:
-        with locked(made(folder)), contextlib.closing(_connect(folder / "ledger.sqlite")) as connection:
-            yield Ledger(folder, connection)
-    except StartError as error:
-        raise LocalState(f"{folder}: {str(error).replace('store.data: ', '').partition(';')[0]}") from None
-    except sqlite3.DatabaseError as error:
-        raise LocalState(f"{folder}/ledger.sqlite: {error}") from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        connection.close()
-        raise LocalState(f"{path}: was written by a newer Standby (form {version}); update this one")
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
-    return connection
+    with statefile.opened(folder / "ledger.sqlite", MIGRATIONS) as connection:
+        yield Ledger(folder, connection)
 
 
 def _run(row: sqlite3.Row) -> Run:
