@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from standby.engines.claude import CHECKED, DEFAULT_MINIMUM, served
 from standby.wire.caching import MEDIA_BYTES
+from standby.wire.claude import CHECKED, DEFAULT_MINIMUM, served
 from tests.harness import ServerProcess
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "prompt-caching.md").read_text(encoding="utf-8")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from standby.config import SimulatorSettings
-from standby.engines.claude import CATALOGUE, CHECKED, Claude
 from standby.engines.simulated import Simulated
 from standby.errors import InvalidParams
+from standby.wire.claude import CATALOGUE, CHECKED, Claude
 from tests.engines.simulating import ask, started
 
 SERVED = [claude for claude in CATALOGUE if claude.lifecycle(CHECKED) != "retired"]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from standby import workload
-from standby.engines.claude import CATALOGUE
 from standby.testing import Emulator
+from standby.wire.claude import CATALOGUE
 from standby.workload.claudes import least_cached, takes_sampling
 from standby.workload.faults import BadInput
 from standby.workload.preflight import Looked, check_lengths, flaws_of, preflight
@@ -164,7 +164,7 @@ def test_a_prompt_that_no_context_holds_is_told() -> None:
 
 
 def test_our_own_knowledge_of_claude_is_the_catalogues() -> None:
-    """The client knows no room of the server, so that it has a table of its own."""
+    """Every model of the catalogue is known by each of its names, and nothing is claimed of others."""
     for claude in CATALOGUE:
         for name in (claude.id, *claude.aliases):
             if not name.startswith("claude-3-7"):  # its least is presumed there

@@ -13,8 +13,8 @@ from standby.api.call import Caller
 from standby.api.deps import Deps
 from standby.api.replies import json_reply
 from standby.engines.base import Model
-from standby.engines.claude import CHECKED, find
 from standby.errors import invalid, unknown_model
+from standby.wire.claude import CHECKED, find
 from standby.wire.models import UNLISTED, Listing, encode_model, encode_models, model_object
 
 LIFECYCLES = frozenset({"active", "deprecated", "retired"})

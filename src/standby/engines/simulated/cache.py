@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from standby.engines.claude import DEFAULT_MINIMUM, find
 from standby.engines.simulated.tokens import TOOLS, TURN, count_block, count_tool
 from standby.records import SECOND, Clock
 from standby.wire.caching import Layout, Scale, Split, Ttl, account, layout
+from standby.wire.claude import DEFAULT_MINIMUM, find
 from standby.wire.messages import ContentParam, PromptParams, Tool
 
 LOOK_BACK = 20

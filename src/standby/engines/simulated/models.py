@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 from standby.engines.base import Model
-from standby.engines.claude import CHECKED, find, served
 from standby.errors import unknown_model
 from standby.records import SECOND
+from standby.wire.claude import CHECKED, find, served
 from standby.wire.models import FEATURES
 
 NAME = "simulated"

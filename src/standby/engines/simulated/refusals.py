@@ -5,8 +5,8 @@ Names that the catalogue does not know, `simulated` among them, take everything.
 
 from __future__ import annotations
 
-from standby.engines.claude import Claude, find
 from standby.errors import invalid
+from standby.wire.claude import Claude, find
 from standby.wire.messages import MessageParams, TextParam, ToolChoiceAny, ToolChoiceTool
 
 

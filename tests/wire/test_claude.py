@@ -10,7 +10,7 @@ from anthropic.resources.messages.messages import DEPRECATED_MODELS, MODELS_TO_W
 from anthropic.types.model import Model
 from genai_prices.data import providers
 
-from standby.engines.claude import CATALOGUE, CHECKED, find, served
+from standby.wire.claude import CATALOGUE, CHECKED, find, served
 from standby.wire.models import FEATURES
 
 NAMES = [name for part in typing.get_args(Model) for name in typing.get_args(part)]
