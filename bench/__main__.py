@@ -61,17 +61,19 @@ def main() -> int:
 
         print(*draw_all(chosen.plots), sep="\n")
         return 0
+    if chosen.write and not chosen.write.is_file():
+        parser.error(f"--write: {chosen.write} is no page that exists")
     small, runs = (10, 1) if chosen.quick else (1, 3)
     found: dict[str, list[Row]] = {}
     for name, group in GROUPS.items():
         if chosen.only in {None, name}:
             print(f"measuring {name} …", file=sys.stderr)
             found[name] = group(small, runs)
+            print(table(found[name]), flush=True)
             if chosen.write:
                 page = chosen.write.read_text(encoding="utf-8")
                 chosen.write.write_text(put(page, name, table(found[name])), encoding="utf-8")
     rows = [row for some in found.values() for row in some]
-    print(table(rows))
     return 0 if all(row.is_met for row in rows) else 1
 
 

@@ -19,6 +19,9 @@ from standby.workload.report import report_of
 from standby.workload.runner import Pace, Runner, Say, silent
 from tests.workload.conftest import MODEL, write_rows
 
+LEAST_S = 1e-6
+"""No wait is shorter, as no real one is: what is left by rounding moves no clock, and a loop would wait for ever."""
+
 
 @dataclass(slots=True)
 class World:
@@ -34,6 +37,7 @@ class World:
 
     def wait(self, seconds: float) -> None:
         """Let time pass; the emulator hears of it in steps that are worth a call."""
+        seconds = max(seconds, LEAST_S)
         self.wall_s += seconds
         self.steady_s += seconds
         self.behind_s += seconds
