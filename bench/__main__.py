@@ -12,7 +12,7 @@ from bench.cancel import cancel_rows
 from bench.chat import chat_rows
 from bench.fairness import fairness_rows
 from bench.interference import SETTINGS, interference_rows, quick
-from bench.live import ENGINES, all_rows
+from bench.live import live_rows, order_rows
 from bench.measure import machine
 from bench.plan import plan_rows
 from bench.reuse import reuse_rows
@@ -41,7 +41,10 @@ GROUPS: dict[str, Callable[[int, int], list[Row]]] = {
     "workloads": lambda small, _: workloads_rows(rows=500_000 // small, small=small),
     "cancel": lambda small, _: cancel_rows(20 // small, items=2_000),
     "yielding": lambda small, _: yielding_rows(20 // small),
-    "live": lambda small, _: [row for engine in ENGINES for row in all_rows(engine, is_quick=small > 1)],
+    "live-local": lambda small, _: live_rows("local", is_quick=small > 1, seed=SEED),
+    "live-llamacpp": lambda small, _: live_rows("llamacpp", is_quick=small > 1, seed=SEED),
+    "order-local": lambda small, runs: order_rows("local", runs=runs, is_quick=small > 1, seed=SEED),
+    "order-llamacpp": lambda small, runs: order_rows("llamacpp", runs=runs, is_quick=small > 1, seed=SEED),
 }
 """By name: what makes rows, of a divisor of its sizes and a number of runs."""
 

@@ -30,7 +30,7 @@ class Run:
     cpu_ms: float
     """Processor time of the client an item, or of the server's process."""
     together_ms: float = 0.0
-    """Processor time of client and engine a token: what decides on a machine that the engine fills."""
+    """Processor time of client and engine an item."""
 
 
 def chat_rows(pairs: int, *, items: int, window: int) -> list[Row]:
@@ -45,7 +45,7 @@ def chat_rows(pairs: int, *, items: int, window: int) -> list[Row]:
     with source() as url:
         alone = in_turn(pairs, lambda side, seed: run_client(side, url, window, 5 * items, seed))
     name = f"chat adapter on the embedded engine, {what}"
-    return [lost_row(name, real), together_row(real), cpu_row(alone), whole_row(whole, real)]
+    return [lost_row(name, real), share_row(alone, real), cpu_row(alone), whole_row(whole, real)]
 
 
 def in_turn(pairs: int, measure: Callable[[str, int], Run]) -> dict[str, list[Run]]:
@@ -71,15 +71,20 @@ def lost_row(name: str, runs: dict[str, list[Run]]) -> Row:
     )
 
 
-def together_row(runs: dict[str, list[Run]]) -> Row:
-    """Compare what engine and client take together: the same as above, without what else the machine did meanwhile."""
-    ours, bare = ([run.together_ms for run in runs[side]] for side in ("adapter", "bare"))
-    lost = 100 * (1 - statistics.median(bare) / statistics.median(ours))
+def share_row(alone: dict[str, list[Run]], real: dict[str, list[Run]]) -> Row:
+    """Compare what the adapter takes beyond the bare client with all that an item takes, engine included.
+
+    On a machine that the engine fills, this is what the adapter can cost it. Both figures are processor time, and the
+    difference is taken where no engine blurs it: nothing else that the machine did meanwhile is in it.
+    """
+    ours, bare = (statistics.median(run.cpu_ms for run in alone[side]) for side in ("adapter", "bare"))
+    whole = statistics.median(run.together_ms for run in real["bare"])
+    lost = 100 * (ours - bare) / whole
     return Row(
-        name="processor time of that engine and its client together, a token",
-        ours=spread(ours, " ms"),
-        against=spread(bare, " ms") + " bare asyncio client",
-        ratio=f"{lost:.1f} % lost (of medians)",
+        name="processor time of the adapter beyond the bare client's, an item, of all that engine and client take",
+        ours=f"{ours - bare:.2f} ms",
+        against=f"{whole:.0f} ms engine and bare asyncio client",
+        ratio=f"{lost:.2f} %",
         target="≤ 3 %",
         is_met=lost <= 3,
     )
@@ -163,7 +168,7 @@ def run_client(side: str, url: str, window: int, items: int, seed: int, *, engin
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, cpu, tokens = (float(figure) for figure in done.stdout.split())
     together = cpu + cpu_s(engine) - before if engine else 0.0
-    return Run(tokens_s=tokens / seconds, cpu_ms=1000 * cpu / items, together_ms=1000 * together / tokens)
+    return Run(tokens_s=tokens / seconds, cpu_ms=1000 * cpu / items, together_ms=1000 * together / items)
 
 
 def run_batch(running: ServerProcess, items: int, seed: int) -> Run:

@@ -54,6 +54,8 @@ class Job:
     ended_us: int | None = None
     told: tuple[int, int, int] | None = None
     """The ETA as told when it was half done."""
+    pressure: float | None = None
+    """The work due until its deadline over the supply until then, as the policy saw it when the batch came."""
 
     def lease(self) -> None:
         """Take its next run in hand."""
@@ -155,6 +157,7 @@ class World:
         outlooks = self.policy.outlook([job.claim for job in present.values()], now_us)
         for batch_id, outlook in outlooks.items():
             job = present[batch_id]
+            job.pressure = outlook.pressure if job.pressure is None else job.pressure
             if job.told is None and job.done * 2 >= len(job.costs):
                 job.told = outlook.eta_us
 

@@ -15,6 +15,7 @@ from standby import workload
 from standby.cli import main
 from standby.testing import Emulator, emulator
 from standby.workload.parts import Limits
+from tests.workload.postgres import postgres
 
 MODEL = "claude-haiku-4-5"
 QUICK: dict[str, Any] = {
@@ -75,6 +76,13 @@ def standby_emulator(workload_server: Emulator) -> Iterator[Emulator]:
     workload_server.reset()
     yield workload_server
     workload_server.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL for all tests of this folder: its address."""
+    with postgres() as address:
+        yield address
 
 
 Command = Callable[..., tuple[int, str, str]]

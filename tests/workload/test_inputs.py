@@ -5,7 +5,7 @@ import io
 import json
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from standby.testing import Emulator
 from standby.workload import tables
 from standby.workload.faults import BadInput
 from tests.workload.conftest import MODEL, Answer
-from tests.workload.postgres import postgres, programs
 
 ROWS = [{"id": f"doc-{n}", "text": f'text {n}: "ü", 1;2\nnext'} for n in range(4)]
 Made = tuple[workload.Source, dict[str, str]]
@@ -159,18 +158,9 @@ def read_table(path: Path, table: str) -> list[dict[str, Any]]:
         return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A PostgreSQL."""
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    with postgres() as address:
-        yield address
-
-
-def test_rows_of_postgresql_and_answers_into_it(answer: Answer, server: str, tmp_path: Path) -> None:
+def test_rows_of_postgresql_and_answers_into_it(answer: Answer, postgresql: str, tmp_path: Path) -> None:
     """A query reads a table there; the answers become another, in a schema, in place of an earlier one."""
-    attached = {"wh": server}
+    attached = {"wh": postgresql}
     with tables.database(attached, scratch=tmp_path) as connection:
         connection.execute("CREATE SCHEMA wh.night")
         connection.execute("CREATE TABLE wh.night.answers AS SELECT 1 AS old")
@@ -193,14 +183,14 @@ def test_rows_of_postgresql_and_answers_into_it(answer: Answer, server: str, tmp
 
 
 def test_a_table_that_cannot_be_replaced_is_told_before_anything_is_sent(
-    answer: Answer, standby_emulator: Emulator, server: str, tmp_path: Path
+    answer: Answer, standby_emulator: Emulator, postgresql: str, tmp_path: Path
 ) -> None:
     """A view needs the old table: nobody pays for answers that could not be written."""
-    with tables.database({"wh": server}, scratch=tmp_path) as connection:
+    with tables.database({"wh": postgresql}, scratch=tmp_path) as connection:
         connection.execute("CREATE TABLE wh.kept AS SELECT 1 AS old")
         connection.execute("CALL postgres_execute('wh', 'CREATE VIEW on_kept AS SELECT * FROM kept')")
     with pytest.raises(BadInput, match="other objects depend on it"):
-        answer(3, output="wh.kept", attached={"wh": server})
+        answer(3, output="wh.kept", attached={"wh": postgresql})
     assert standby_emulator.requests == []
 
 

@@ -148,32 +148,36 @@ def test_answers_are_added_to_any_file(run: Command, tmp_path: Path, output: str
     assert len(after) > len(before)
 
 
-@pytest.mark.parametrize("name", ["wh.db", "wh.duckdb"])
-def test_answers_are_added_to_a_table(run: Command, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgres"])
+def test_answers_are_added_to_a_table(run: Command, tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
     """Rows come from a database and answers go into it; a column that is new is added."""
-    change(tmp_path, '[source]\nfile = "in.jsonl"', f'[attach]\nwh = "{name}"\n[source]\nsql = "select * from wh.docs"')
-    change(tmp_path, "out.parquet", "wh.answers")
+    name = request.getfixturevalue("postgresql") if kind == "postgres" else f"wh.{kind}"
+    address = name if kind == "postgres" else str(tmp_path / name)
+    change(
+        tmp_path, '[source]\nfile = "in.jsonl"', f'[attach]\nwh = "{name}"\n[source]\nsql = "select * from wh.notes"'
+    )
+    change(tmp_path, "out.parquet", "wh.noted")
 
     def execute(*statements: str) -> list[Any]:
         with duckdb.connect(":memory:") as connection:
-            if name == "wh.db":
-                tables.load(connection, "sqlite")
-            connection.execute(f"ATTACH '{tmp_path / name}' AS wh{' (TYPE sqlite)' if name == 'wh.db' else ''}")
+            if kind != "duckdb":
+                tables.load(connection, kind)
+            connection.execute(f"ATTACH '{address}' AS wh (TYPE {kind})")
             for statement in statements:
                 found = connection.execute(statement)
             return found.fetchall()
 
-    execute("CREATE TABLE wh.docs (id INTEGER, text VARCHAR)", "INSERT INTO wh.docs VALUES (1, 'one'), (2, 'two')")
+    execute("CREATE TABLE wh.notes (id INTEGER, text VARCHAR)", "INSERT INTO wh.notes VALUES (1, 'one'), (2, 'two')")
     code, _, err = run()
     assert code == 0, err
     execute(
-        "ALTER TABLE wh.docs ADD COLUMN more VARCHAR",
-        "UPDATE wh.docs SET text = 'deux' WHERE id = 2",
-        "INSERT INTO wh.docs VALUES (3, 'three', 'x')",
+        "ALTER TABLE wh.notes ADD COLUMN more VARCHAR",
+        "UPDATE wh.notes SET text = 'deux' WHERE id = 2",
+        "INSERT INTO wh.notes VALUES (3, 'three', 'x')",
     )
     code, out, err = run()
     assert (code, "1 new, 1 changed of 3 rows" in out) == (0, True), err
-    found = execute("SELECT id, text, more, status FROM wh.answers ORDER BY id")
+    found = execute("SELECT id, text, more, status FROM wh.noted ORDER BY id")
     assert found == [(1, "one", None, "succeeded"), (2, "deux", None, "succeeded"), (3, "three", "x", "succeeded")]
 
 
