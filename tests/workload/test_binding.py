@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -139,3 +140,34 @@ def test_without_a_name_nobody_is_believed_that_a_batch_is_gone(job: JobFile) ->
     Binding(job).check_unknown("msgbatch_1", {WORKSPACE: "w"})
     job.note(gone="1")
     Binding(job).check_unknown("msgbatch_1", {})
+
+
+async def test_calls_of_an_earlier_run_belong_to_its_workspace(two: Two, tmp_path: Path) -> None:
+    """With another key they are neither believed lost nor sent again; with the right one they have their answers."""
+
+    def program(key: str) -> workload.AsyncBatches:
+        pace = workload.Pace(first_poll_s=0.05, settle_s=0.2, look_s=0.05)
+        return workload.AsyncBatches(
+            base_url=two.url, api_key=key, window=0.02, folder=tmp_path / "kept", pace=pace, max_retries=0
+        )
+
+    async def ask(client: workload.AsyncBatches) -> anthropic.types.Message:
+        words = [{"role": "user", "content": "of an earlier run"}]
+        return await client.messages.create(model=MODEL, max_tokens=20, messages=words)  # type: ignore[arg-type]
+
+    def made(key: str) -> int:
+        return len(two.client(key).messages.batches.list(limit=100).data)
+
+    before = made(two.ours), made(two.theirs)
+    async with program(two.ours) as client:
+        asking = asyncio.create_task(ask(client))
+        while await asyncio.to_thread(made, two.ours) == before[0]:  # noqa: ASYNC110 - the server sets no event
+            await asyncio.sleep(0.01)
+        asking.cancel()
+    async with program(two.theirs) as client:
+        with pytest.raises(workload.NotBatched, match=r"of workspace wrkspc_.*with a key of that workspace"):
+            await ask(client)
+    assert (made(two.ours), made(two.theirs)) == (before[0] + 1, before[1])
+    async with program(two.ours) as client:
+        assert (await ask(client)).role == "assistant"
+    assert (made(two.ours), made(two.theirs)) == (before[0] + 1, before[1])

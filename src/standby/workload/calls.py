@@ -37,7 +37,10 @@ CREATE TABLE calls (
 ) STRICT;
 CREATE INDEX calls_by_batch ON calls (batch) WHERE answer IS NULL;
 """
-MIGRATIONS = (SCHEMA,)
+WORKSPACES = """
+ALTER TABLE batches ADD COLUMN workspace TEXT NOT NULL DEFAULT ''; -- whose key made it, as the service tells; '' if not
+"""
+MIGRATIONS = (SCHEMA, WORKSPACES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class Sent:
     tag: str
     items: int
     headers: dict[str, str]
+    workspace: str
     anchor: tuple[str, str] | None
     refuted: tuple[str, ...]
     batch_id: str | None
@@ -74,6 +78,7 @@ class Calls:
         endpoint: str,
         tag: str,
         headers: dict[str, str],
+        workspace: str,
         anchor: tuple[str, str] | None,
     ) -> Sent:
         """Write down that a batch is about to be created."""
@@ -86,8 +91,17 @@ class Calls:
                 )
         with self._writing():
             self._db.execute(
-                "INSERT INTO batches (number, endpoint, tag, items, headers, anchor) VALUES (?, ?, ?, ?, ?, ?)",
-                (number, endpoint, tag, len(calls), json.dumps(dict(headers)), json.dumps(anchor) if anchor else None),
+                "INSERT INTO batches (number, endpoint, tag, items, headers, workspace, anchor)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    number,
+                    endpoint,
+                    tag,
+                    len(calls),
+                    json.dumps(dict(headers)),
+                    workspace,
+                    json.dumps(anchor) if anchor else None,
+                ),
             )
         return self._batch(number)
 
@@ -166,6 +180,7 @@ def _sent(row: sqlite3.Row) -> Sent:
         tag=row["tag"],
         items=row["items"],
         headers=json.loads(row["headers"]),
+        workspace=row["workspace"],
         anchor=(anchor[0], anchor[1]) if anchor else None,
         refuted=tuple(json.loads(row["refuted"])),
         batch_id=row["batch_id"],

@@ -148,6 +148,8 @@ class Flight:
     way: Way
     client: anthropic.AsyncAnthropic
     items: int
+    workspace: str
+    """Whose key made it, as the service tells; empty if it does not."""
     anchor: tuple[str, str] | None
     left: set[bytes]
     """Calls without an outcome yet."""

@@ -17,7 +17,7 @@ from typing import Any
 import anthropic
 
 from standby.workload import calls as store
-from standby.workload.faults import QueueFull, Unavailable, Uncertain, WorkloadError
+from standby.workload.faults import LocalState, QueueFull, Unavailable, Uncertain, WorkloadError
 from standby.workload.flights import Call, Copies, Flight, Lane, Way, content_of, id_of
 from standby.workload.names import item_of, new_tag
 from standby.workload.parts import HEAD, TAIL, Limits
@@ -185,7 +185,8 @@ class Gatherer:
         calls[:] = [call for call in calls if not call.future.done()]
         if not calls:
             return
-        flight = self._take_off(way, calls, (newest.id, newest.created_at) if newest is not None else None)
+        anchor = (newest.id, newest.created_at) if newest is not None else None
+        flight = self._take_off(way, calls, anchor, postbox.workspace)
         try:
             made = await self._create(flight, postbox)
             calls[:] = self._land(flight) if made is None else []
@@ -228,15 +229,18 @@ class Gatherer:
                     await self._say_goodbye(flight)
             raise
 
-    def _take_off(self, way: Way, calls: list[Call], anchor: tuple[str, str] | None) -> Flight:
+    def _take_off(self, way: Way, calls: list[Call], anchor: tuple[str, str] | None, workspace: str) -> Flight:
         tag, ids = new_tag(), [call.id for call in calls]
-        sent = self._store.intend(ids, endpoint=way.endpoint, tag=tag, headers=dict(way.headers), anchor=anchor)
+        sent = self._store.intend(
+            ids, endpoint=way.endpoint, tag=tag, headers=dict(way.headers), workspace=workspace, anchor=anchor
+        )
         flight = Flight(
             number=sent.number,
             tag=tag,
             way=way,
             client=calls[0].client,
             items=len(calls),
+            workspace=workspace,
             anchor=anchor,
             left=set(ids),
             lines=[call.line(tag) for call in calls],
@@ -305,7 +309,7 @@ class Gatherer:
             if self._is_forsaken(flight):
                 break
             try:
-                batch = await Postbox(flight.client, dict(flight.way.headers)).retrieve(flight.batch_id)
+                batch = await _postbox(flight).retrieve(flight.batch_id)
                 if await self._bring_home(flight, batch):
                     return
             except Unavailable as error:
@@ -363,7 +367,7 @@ class Gatherer:
         """Read results once; what was read before is passed over. False if the batch is another's."""
         answers: list[tuple[bytes, Outcome]] = []
         count = 0
-        async with contextlib.aclosing(Postbox(flight.client, dict(flight.way.headers)).results(batch)) as lines:
+        async with contextlib.aclosing(_postbox(flight).results(batch)) as lines:
             async for line in lines:
                 count += 1
                 found = named(line, flight.batch_id)
@@ -420,7 +424,7 @@ class Gatherer:
         """Cancel a batch that nobody waits for; if that fails, it runs to its end, and nobody hears of it."""
         with contextlib.suppress(WorkloadError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
-                await Postbox(flight.client, dict(flight.way.headers)).cancel(flight.batch_id)
+                await _postbox(flight).cancel(flight.batch_id)
 
     async def drain(self) -> None:
         """Send what waits, now, and bring home everything that somebody waits for."""
@@ -490,12 +494,18 @@ class Gatherer:
             await self._follow(flight, None)
             return
         again: list[Call] = []
-        try:
-            async with self._creating:
-                if await self._create(flight, Postbox(flight.client, dict(flight.way.headers))) is None:
-                    again = self._land(flight)
-        except WorkloadError:
-            again = self._land(flight)
+        while True:
+            try:
+                async with self._creating:
+                    if await self._create(flight, _postbox(flight)) is None:
+                        again = self._land(flight)
+                break
+            except LocalState as error:  # another workspace cannot know whether it was made
+                flight.tell_all(_refusal(error), lingers_until=0.0)
+                await self._pause(flight, LONGEST_BACKOFF_S)
+            except WorkloadError:
+                again = self._land(flight)
+                break
         for call in again:
             self._queue(call)
 
@@ -556,6 +566,10 @@ class _Patience:
         return self._since is not None and self._now() - self._since >= self._pace.patience_s
 
 
+def _postbox(flight: Flight) -> Postbox:
+    return Postbox(flight.client, dict(flight.way.headers), workspace=flight.workspace)
+
+
 def _flight_of(sent: store.Sent, client: anthropic.AsyncAnthropic, way: Way, left: set[bytes]) -> Flight:
     return Flight(
         number=sent.number,
@@ -563,6 +577,7 @@ def _flight_of(sent: store.Sent, client: anthropic.AsyncAnthropic, way: Way, lef
         way=Way(endpoint=way.endpoint, credential=way.credential, headers=tuple(sent.headers.items())),
         client=client,
         items=sent.items,
+        workspace=sent.workspace,
         anchor=sent.anchor,
         left=left,
         refuted=sent.refuted,

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 import anthropic
 import httpx2
 
-from standby.workload.faults import Refused, Unavailable
+from standby.workload.binding import KINDS
+from standby.workload.faults import LocalState, Refused, Unavailable
 from standby.workload.parts import COMMA, HEAD, TAIL
 from standby.workload.service import (
     BATCHES,
@@ -30,9 +31,14 @@ PIECE = 1 << 20
 class Postbox:
     """Verbs on the service; each raises `WorkloadError`s only."""
 
-    def __init__(self, client: anthropic.AsyncAnthropic, headers: Mapping[str, str]) -> None:
-        """Take a client of the SDK, and the headers that decide how a batch is read: version and betas."""
+    def __init__(self, client: anthropic.AsyncAnthropic, headers: Mapping[str, str], *, workspace: str = "") -> None:
+        """Take a client of the SDK, and the headers that decide how a batch is read: version and betas.
+
+        `workspace` is where the batch is known; answers from another one are `LocalState`.
+        """
         self._client, self._headers = client, dict(headers)
+        self.workspace = workspace
+        """Who answered; empty before the first answer, and with a service that does not tell."""
 
     @property
     def endpoint(self) -> str:
@@ -87,7 +93,7 @@ class Postbox:
 
     async def cancel(self, batch_id: str) -> None:
         """Ask for the end of a batch; one that has ended stays as it is."""
-        with _translating(), contextlib.suppress(anthropic.NotFoundError, anthropic.BadRequestError):
+        with self._heeding(), contextlib.suppress(anthropic.NotFoundError, anthropic.BadRequestError):
             await self._client.post(
                 f"{BATCHES}/{batch_id}/cancel",
                 cast_to=httpx2.Response,
@@ -96,7 +102,7 @@ class Postbox:
 
     async def results(self, batch: Seen) -> AsyncGenerator[bytes, None]:
         """Walk over the results of a batch, line by line, without the line ends; `Unavailable` if it breaks off."""
-        with _translating():
+        with self._heeding():
             answer: httpx2.Response = await self._client.get(
                 results_url(batch, self.endpoint),
                 cast_to=httpx2.Response,
@@ -114,12 +120,34 @@ class Postbox:
         return [seen_of(one) for one in answer.json()["data"]]
 
     async def _get(self, path: str, **query: object) -> httpx2.Response:
-        with _translating():
-            return await self._client.get(
+        with self._heeding():
+            answer = await self._client.get(
                 path,
                 cast_to=httpx2.Response,
                 options={"headers": self._headers, "timeout": TIMEOUT_S, "params": query},
             )
+        self._heed(answer.headers)
+        return answer
+
+    @contextlib.contextmanager
+    def _heeding(self) -> Iterator[None]:
+        """Turn what the SDK raises into ours; that a batch is not known is believed only of its own workspace."""
+        try:
+            with _translating():
+                yield
+        except Refused as error:
+            if isinstance(error.__cause__, anthropic.APIStatusError):
+                self._heed(error.__cause__.response.headers)
+            raise
+
+    def _heed(self, headers: Mapping[str, str]) -> None:
+        heard = headers.get(KINDS["workspace"], "")
+        if heard and self.workspace and heard != self.workspace:
+            raise LocalState(
+                f"calls of an earlier run are with batches of workspace {self.workspace}, and this key belongs to "
+                f"{heard}: go on with a key of that workspace, or with another folder"
+            )
+        self.workspace = self.workspace or heard
 
 
 async def _body(lines: Sequence[bytes]) -> AsyncIterator[bytes]:
