@@ -16,6 +16,7 @@ import duckdb
 import pytest
 
 from standby import workload
+from standby.cli import standby
 from standby.testing import Emulator
 from standby.workload import collect, jobfile
 from standby.workload.costs import Cost, prices_at
@@ -27,7 +28,7 @@ from standby.workload.parts import Canary, Limits
 from standby.workload.report import report_of
 from standby.workload.runner import Pace
 from standby.workload.service import Download
-from standby.workload.states import PartState
+from standby.workload.states import FIRST_WAIT_S, PartState, poll_wait_s
 from tests.workload.conftest import MODEL, Answer, creates, quick
 from tests.workload.virtual import World, job_of
 
@@ -224,13 +225,33 @@ def test_an_unknown_price_is_not_zero(service: workload.Service, tmp_path: Path)
     assert (report["cost"]["charged_pico"], report["cost"]["unpriced_answers"]) == (None, 3)
 
 
+@pytest.mark.parametrize("hours", [0.01, 0.5, 24.0])
+def test_an_end_is_noticed_soon_and_asked_for_seldom(hours: float) -> None:
+    """Within two seconds and a tenth of what it took, or five minutes; a batch of a day costs some 330 looks."""
+    now_s, polls, waits = 0.0, 0, []
+    while now_s < hours * 3600:
+        waits.append(poll_wait_s(polls, chance=1.0))
+        now_s += waits[-1]
+        polls += 1
+    assert max(waits) <= 330
+    assert now_s - hours * 3600 <= 2.5 + 0.12 * hours * 3600
+    assert polls <= 340
+    assert poll_wait_s(0, after_s=60) == 60
+
+
+def test_the_flags_wait_as_the_library_does() -> None:
+    """`--poll` names the library's own default, without loading it."""
+    [poll] = [one for one in standby.commands["watch"].params if one.name == "poll_s"]
+    assert poll.default == FIRST_WAIT_S == Pace().first_poll_s
+
+
 def test_a_laptop_that_slept_looks_at_once(
     standby_emulator: Emulator, service: workload.Service, tmp_path: Path
 ) -> None:
     """A wait of 30 s is over when the lid opens after a night, by the clock on the wall."""
     world = World()
     with submitted(standby_emulator, service, tmp_path) as job:
-        runner = world.runner(job, service)
+        runner = world.runner(job, service, Pace(first_poll_s=30))
         pause = runner.run_once()
         assert pause is not None
         assert pause > 25
@@ -244,7 +265,7 @@ def test_a_clock_that_was_set_back_stops_nothing(
     """Somebody sets the wall clock back by a day: a wait of 30 s stays one of 30 s."""
     world = World()
     with submitted(standby_emulator, service, tmp_path) as job:
-        runner = world.runner(job, service)
+        runner = world.runner(job, service, Pace(first_poll_s=30))
         runner.run_once()
         world.sleep(-86_400)
         world.wait(40)

@@ -109,10 +109,10 @@ PACE = (
         "--poll",
         "poll_s",
         type=click.FloatRange(min=0.01),
-        default=30.0,
+        default=2.0,
         show_default=True,
         metavar="SECONDS",
-        help="First wait between two looks; grows to five minutes.",
+        help="First wait between two looks; grows by a tenth, to five minutes.",
     ),
     click.option(
         "--settle",

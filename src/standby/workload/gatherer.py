@@ -539,7 +539,8 @@ class Gatherer:
         if batch is None:
             return 0.0
         chance = random.random()  # noqa: S311 - spreads polls, keeps no secret
-        return poll_wait_s(polls, first_s=self._pace.first_poll_s, after_s=batch.after_s, chance=chance)
+        first_s = self._pace.first_poll_s * len(self._tasks)  # all batches together look no more often than one would
+        return poll_wait_s(polls, first_s=first_s, after_s=batch.after_s, chance=chance)
 
 
 class _Patience:

@@ -35,6 +35,7 @@ from standby.workload.faults import BadInput
 from standby.workload.native import dialect_of
 from standby.workload.prompts import schema_of, text_of
 from standby.workload.spec import Cache, Source, Spec
+from standby.workload.states import FIRST_WAIT_S
 from standby.workload.tables import is_table
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -70,7 +71,7 @@ class Pacing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     more_room: bool = False
     wait: str = ""
     """Such as `20h`: give up waiting then; the next run goes on with the batches."""
-    poll: float = 30.0
+    poll: float = FIRST_WAIT_S
     settle: float = 60.0
 
 

@@ -29,7 +29,7 @@ from standby.workload.outcomes import AGAIN, STOPS_THE_LINE, WHEN_ASKED, Validat
 from standby.workload.parts import Canary, Limits
 from standby.workload.service import ENDED, Seen, Service
 from standby.workload.spent import Spent
-from standby.workload.states import FIRST_WAIT_S, LONGEST_WAIT_S, PartState, poll_wait_s
+from standby.workload.states import FIRST_WAIT_S, LONGEST_WAIT_S, QUEUE_GROWTH, PartState, poll_wait_s
 
 TICK_S = 1.0
 """Longest sleep at once: a laptop that slept notices soon after it wakes."""
@@ -116,6 +116,7 @@ class Runner:
         self._job, self._service, self._pace = job, service, pace
         self._say, self._wait, self._clock = say, wait, clock or Elapsed()
         self._polls: dict[int, int] = {}
+        """How often each part was looked at that is at the service."""
         self._due: dict[int, float] = {}
         self._since: dict[tuple[str, int], float] = {}
         """Since when, on the steady clock, something is so: what it is, and of which part."""
@@ -282,7 +283,8 @@ class Runner:
 
     def _queue_wait_s(self, after_s: float | None) -> float:
         """Say how long to wait for room: longer and longer, for each look sends the whole body."""
-        wait_s = poll_wait_s(self._refused, first_s=self._pace.queue_s if after_s is None else after_s)
+        first_s = self._pace.queue_s if after_s is None else after_s
+        wait_s = poll_wait_s(self._refused, first_s=first_s, growth=QUEUE_GROWTH)
         self._refused += 1
         return wait_s
 
@@ -323,6 +325,7 @@ class Runner:
         if self._is_live and self._say is not silent:
             self._charged[part.number] = self._service.charged(batch.id) or 0
         if batch.status == ENDED:
+            self._polls.pop(part.number, None)
             return self._job.move(part, PartState.ENDED, ended_at=batch.ended_at)
         self._plan_poll(part, batch.after_s)
         return part
@@ -461,7 +464,8 @@ class Runner:
         polls = self._polls.get(part.number, 0)
         self._polls[part.number] = polls + 1
         chance = random.random()  # noqa: S311 - spreads polls, keeps no secret
-        wait_s = poll_wait_s(polls, first_s=self._pace.first_poll_s, after_s=after_s, chance=chance)
+        first_s = self._pace.first_poll_s * len(self._polls)  # all parts together look no more often than one would
+        wait_s = poll_wait_s(polls, first_s=first_s, after_s=after_s, chance=chance)
         self._due[part.number] = self._clock() + wait_s
 
     def _is_due(self, part: Part) -> bool:

@@ -57,18 +57,26 @@ def check_move(before: PartState, after: PartState) -> None:
         raise LocalState(f"a part cannot go from {before} to {after}")
 
 
-FIRST_WAIT_S = 30.0
-GROWTH = 1.5
+FIRST_WAIT_S = 2.0
+GROWTH = 1.1
+QUEUE_GROWTH = 1.5
 LONGEST_WAIT_S = 300.0
 JITTER = 0.1
 
 
 def poll_wait_s(
-    polls: int, *, first_s: float = FIRST_WAIT_S, after_s: float | None = None, chance: float = 0.5
+    polls: int,
+    *,
+    first_s: float = FIRST_WAIT_S,
+    growth: float = GROWTH,
+    after_s: float | None = None,
+    chance: float = 0.5,
 ) -> float:
-    """How long to wait before poll number `polls` (from 0): 30 s growing by half up to 5 minutes.
+    """How long to wait before poll number `polls` (from 0): 2 s growing by a tenth up to 5 minutes.
 
-    `after_s` is the service's `retry-after`, which is the least; `chance` between 0 and 1 spreads it by a tenth.
+    So an end is noticed within about a tenth of what it took: a batch of seconds in seconds, and one of a day costs
+    some 330 polls. `after_s` is the service's `retry-after`, which is the least; `chance` between 0 and 1 spreads it
+    by a tenth.
     """
-    wait_s = min(first_s * GROWTH ** min(polls, 20), max(LONGEST_WAIT_S, first_s))
+    wait_s = min(first_s * growth ** min(polls, 100), max(LONGEST_WAIT_S, first_s))
     return max(wait_s * (1 + JITTER * (2 * chance - 1)), after_s or 0.0)
