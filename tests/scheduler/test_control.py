@@ -177,3 +177,24 @@ def test_an_engine_without_endpoints_has_the_fixed_window() -> None:
     (room,) = control.rooms()
     assert control.allowed(room.name, room.load()) == 6
     assert control.surplus(room.name) == 0
+
+
+def test_an_endpoint_that_failed_is_tried_with_one_item() -> None:
+    """While nobody knows whether it works again, no more than one may fail there; then it gets its share at once."""
+
+    async def test(loop: VirtualLoop) -> None:
+        site = Site(loop, WorkerSettings(admission="fixed"), slots=8)
+        room = site.pool.endpoints[0]
+        await site.pool.start()
+        allowed = site.control.allowed("gpu", room.load())
+        assert allowed > 1
+        while room.state() == "closed":
+            room.breaker = room.breaker.failed(loop.now_us(), is_trial=False)
+        await asyncio.sleep(room.wait_us() / 1e6)
+        assert room.state() == "half_open"
+        assert site.control.allowed("gpu", room.load()) == 1
+        await site.pool.generate(ask(0))
+        assert site.control.allowed("gpu", room.load()) == allowed
+        await site.close()
+
+    played(test)

@@ -204,6 +204,10 @@ class Room(Protocol):
         """Whether work can be expected to be done there."""
         ...
 
+    def is_on_trial(self) -> bool:
+        """Whether it failed so often that one request has to show first that it works again."""
+        ...
+
     def takes(self, model: str) -> bool:
         """Whether it serves this name, as far as is known; a name that was never asked for may be anywhere."""
         ...

@@ -132,6 +132,10 @@ class Endpoint:
         """Whether work can be expected to be done there, as far as is known."""
         return self.engine.ready() and self.breaker.state(self._clock()) is not BreakerState.OPEN
 
+    def is_on_trial(self) -> bool:
+        """Whether it failed so often that one request has to show first that it works again."""
+        return self.breaker.is_trial(self._clock())
+
     def wait_us(self) -> int:
         """How long it will certainly get no work."""
         return self.breaker.wait_us(self._clock())
