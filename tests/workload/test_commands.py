@@ -97,6 +97,21 @@ def test_canceling_says_how_many(run: Command, standby_emulator: Emulator) -> No
     assert json.loads(out)["is_done"]
 
 
+def test_a_batch_that_may_be_anothers_is_not_canceled(run: Command, standby_emulator: Emulator, tmp_path: Path) -> None:
+    """Its create was not answered, and only its size says whose it is: a person has to say so."""
+    standby_emulator.script("*=slow:1h")
+    run("submit", "in.jsonl", *ASK, "-o", "out.csv", *QUICK)
+    with contextlib.closing(sqlite3.connect(tmp_path / "out.csv.standby" / "job.sqlite")) as database:
+        database.execute("UPDATE parts SET is_ours = 0")
+        database.commit()
+    code, out, _ = run("cancel", "out.csv")
+    [batch] = creates(standby_emulator)
+    assert (code, f"Not canceled: {batch}." in out, "--unproven" in out) == (0, True, True)
+    assert not [one for one in standby_emulator.requests if one.operation == "cancel"]
+    assert run("cancel", "out.csv", "--unproven")[1].startswith("One batch is")
+    assert len([one for one in standby_emulator.requests if one.operation == "cancel"]) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

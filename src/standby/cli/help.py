@@ -22,7 +22,7 @@ FLAGS: Mapping[str, Sequence[str]] = {
     "Question": ("model", "prompt", "system", "attachments", "schema", "max_tokens", "params", "cache"),
     "Money": ("max_cost", "no_estimate"),
     "Answers": ("output", "page", "as_json", "as_jsonl"),
-    "Service and patience": ("base_url", "wait_s", "retries", "more_room", "poll_s", "settle_s", "gone"),
+    "Service and patience": ("base_url", "wait_s", "retries", "more_room", "poll_s", "settle_s", "gone", "unproven"),
 }
 """Headings of a command on workloads, with the names of its flags; what stands under none is an option."""
 

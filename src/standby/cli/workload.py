@@ -182,9 +182,10 @@ def retry(job: str | None, **given: Any) -> int:
 
 @workload_command()
 @JOB
+@click.option("--unproven", is_flag=True, help="Also batches of which only the size says that they are the job's.")
 @flags(ATTACH)
 @guarded
-def cancel(job: str | None, **given: Any) -> int:
+def cancel(job: str | None, *, unproven: bool, **given: Any) -> int:
     """End the running batches of a job; what is finished is kept, and charged.
 
     OUTPUT is what the job writes; without it the only job that is open is meant.
@@ -192,11 +193,17 @@ def cancel(job: str | None, **given: Any) -> int:
     from standby.workload import steps
 
     with opened_job(job, given) as (opened, service, name):
-        count = steps.cancel_job(opened, service)
+        count = steps.cancel_job(opened, service, unproven=unproven)
+        left = [] if unproven else steps.unproven_of(opened)
+    if left:
+        click.echo(
+            f"Not canceled: {', '.join(left)}. The create was not answered, and only the size says that it is this "
+            "job's. If nothing else of yours makes batches there, add --unproven."
+        )
     if count:
         batches = "One batch is" if count == 1 else f"{count:,} batches are"
         click.echo(f"{batches} being canceled; collect what is finished with: standby watch --retries 0 {name}")
-    else:
+    elif not left:
         click.echo("No batch is running.")
     return 0
 

@@ -20,6 +20,7 @@ from standby.workload.steps import (
     prepare_job,
     run_job,
     submit_job,
+    unproven_of,
     write_job,
 )
 
@@ -54,5 +55,6 @@ __all__ = [
     "run",
     "run_job",
     "submit_job",
+    "unproven_of",
     "write_job",
 ]

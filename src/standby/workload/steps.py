@@ -112,13 +112,30 @@ def write_job(job: JobFile, *, attached: Mapping[str, str] | None = None, output
     return count
 
 
-def cancel_job(job: JobFile, service: Service) -> int:
-    """Ask for the end of all batches that run; return how many. What is finished is kept and collected as always."""
+def cancel_job(job: JobFile, service: Service, *, unproven: bool = False) -> int:
+    """Ask for the end of the batches that run; return how many. What is finished is kept and collected as always.
+
+    A batch that was only found by its size may be another program's (`unproven_of`); it is left alone unless asked for.
+    """
     service.bind(Binding(job))
-    running = [part for part in job.parts() if part.state is PartState.SUBMITTED and part.batch_id]
-    for part in running:
-        service.cancel(str(part.batch_id))
-    return len(running)
+    left = () if unproven else unproven_of(job)
+    running = [part.batch_id for part in job.parts() if part.state is PartState.SUBMITTED and part.batch_id]
+    canceled = [batch_id for batch_id in running if batch_id not in left]
+    for batch_id in canceled:
+        service.cancel(batch_id)
+    return len(canceled)
+
+
+def unproven_of(job: JobFile) -> list[str]:
+    """Name the running batches of which only the size says that they are this job's: their creates were not answered.
+
+    Their results will tell.
+    """
+    return [
+        part.batch_id
+        for part in job.parts()
+        if part.state is PartState.SUBMITTED and part.batch_id and not part.is_ours
+    ]
 
 
 def is_done(job: JobFile) -> bool:
