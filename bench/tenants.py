@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from bench.house import House, Plan, opened, seeded
@@ -21,7 +22,9 @@ from standby.states import BatchState
 
 T = TypeVar("T")
 SLOTS = 128
-LARGE, SMALL = 5_000, 50
+LARGE, SMALL = 100_000, 50
+BESIDE = Jobs(prefix=256, suffix=96)
+"""Prompts short enough for 100,000 of them in one body."""
 SETTLE_S = 30.0
 """The large batch runs alone for so long before the small one comes, and tenants before minutes are counted."""
 LOOK_S = 0.05
@@ -75,10 +78,10 @@ def small_batch(large: int, *, seed: int = 1) -> float:
 
     async def run(house: House) -> float:
         if large:
-            await house.submit(Jobs(items=large).batch(0, seed))
+            await house.submit(replace(BESIDE, items=large).batch(0, seed))
             await asyncio.sleep(SETTLE_S)
         begun_s = house.loop.time()
-        await _ended(house, await house.submit(Jobs(items=SMALL).batch(1, seed)))
+        await _ended(house, await house.submit(replace(BESIDE, items=SMALL).batch(1, seed)))
         return house.loop.time() - begun_s
 
     return _in_house(run, seed)

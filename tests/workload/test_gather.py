@@ -409,6 +409,18 @@ async def test_a_batch_that_nobody_waits_for_is_canceled(standby_emulator: Emula
         assert all(task.cancelled() for task in tasks)
 
 
+async def test_a_batch_that_may_be_anothers_is_not_canceled(standby_emulator: Emulator) -> None:
+    """Its create was not answered, and only its size says whose it is."""
+    standby_emulator.script("*=slow:1h")
+    standby_emulator.fault("create=lost+times:1")
+    async with batches(standby_emulator, max_items=1) as client:
+        task = asyncio.create_task(ask(client, "slow"))
+        await until(lambda: count(standby_emulator, "retrieve") >= 1)
+        task.cancel()
+        await asyncio.wait([task])
+    assert (count(standby_emulator, "create"), count(standby_emulator, "cancel")) == (1, 0)
+
+
 async def test_a_timeout_of_the_program_is_honoured(client: Client, standby_emulator: Emulator) -> None:
     """The SDK's own error comes; its retry waits for the same item and pays for no other."""
     standby_emulator.script("*=slow:1h")

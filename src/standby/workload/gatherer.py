@@ -223,7 +223,7 @@ class Gatherer:
         except asyncio.CancelledError:
             with contextlib.suppress(WorkloadError, TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
-                    flight.batch_id = (await posting).id
+                    flight.batch_id, flight.is_ours = (await posting).id, True
                 self._store.accept(flight.number, flight.batch_id, is_ours=True)
                 if not self.keeps:
                     await self._say_goodbye(flight)
@@ -421,7 +421,12 @@ class Gatherer:
                     await flight.changed.wait()
 
     async def _say_goodbye(self, flight: Flight) -> None:
-        """Cancel a batch that nobody waits for; if that fails, it runs to its end, and nobody hears of it."""
+        """Cancel a batch that nobody waits for; if that fails, it runs to its end, and nobody hears of it.
+
+        One that was only found by its size is left alone: it may be another program's.
+        """
+        if not flight.is_ours:
+            return
         with contextlib.suppress(WorkloadError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
                 await _postbox(flight).cancel(flight.batch_id)
