@@ -113,6 +113,7 @@ class Policy:
         self._now_us = 0
         self._owed = 0.0
         self._express = 0.0
+        """What small batches were given out of their purse while others are urgent, as far as it is not paid back."""
         self._purse = _Purse.NONE
         self.supply = Supply()
         """What the endpoints gave."""
@@ -217,7 +218,7 @@ class Policy:
         was_urgent = bool(self._look.ranks)
         self._look = look(map(self._need, claims), forecast, now_us, self._reserve_us)
         if not was_urgent:
-            self._owed, self._express = 0.0, self._most_express
+            self._owed = self._express = 0.0
         return {
             claim.batch_id: replace(self._look.batches[claim.batch_id], waits=self._waits(claim, now_us, lack))
             for claim in claims
@@ -284,7 +285,7 @@ class Policy:
             best = min(ranks.get(claim.batch_id, len(ranks)) for claim in others)
             return self._next([claim for claim in others if ranks.get(claim.batch_id, len(ranks)) == best])
         small = [claim for claim in others if claim.size <= self._small_size]
-        if small and self._express > 0:
+        if small and self._express < self._most_express:
             self._purse = _Purse.EXPRESS
             return self._next(small)
         if others and self._owed > 0:
@@ -320,9 +321,9 @@ class Policy:
         if purse is _Purse.FIRST:
             others = self._look.others
             self._owed = min(self._owed + cost * others / (1 - others), self.quantum)
-            self._express = min(self._express + cost * EXPRESS_SHARE, self._most_express)
+            self._express = max(0.0, self._express - cost * EXPRESS_SHARE)
         elif purse is _Purse.EXPRESS:
-            self._express -= cost
+            self._express += cost
         elif purse is _Purse.OTHERS:
             self._owed -= cost
 
