@@ -4,10 +4,10 @@ A world is drawn from its seed: endpoints with seats, live traffic that takes pa
 outages, endpoints that fail with all that they work on, and batches of all sizes, tenants and deadlines. Work is
 counted at the grain of items and runs. `python -m bench.fairness SEED` plays one world again and tells its batches.
 
-Two kinds of batches have to end before they expire. Those that were feasible when they came: the work due until their
-deadline was at most nine tenths of the supply that the forecast relied on. And those that could be done by somebody who
-knows the future: earliest deadline first on nine tenths of the true supply, outages and live traffic known in advance.
-No policy without that knowledge can promise the second.
+Two kinds of batches are counted. Those that could be done by somebody who knows the future: earliest deadline first on
+nine tenths of the true supply, outages, live traffic and costs known in advance; no policy without that knowledge can
+promise all of these. And those of them that were also feasible when they came: the work due until their deadline was at
+most nine tenths of the supply that the forecast relied on. All of these have to end before they expire.
 """
 
 from __future__ import annotations
@@ -378,9 +378,11 @@ class Verdict:
     missed: tuple[BatchId, ...]
     """Feasible, and not ended in time."""
     admitted: int
-    """Feasible when they came."""
+    """Of those that are feasible, how many were known to be when they came."""
     broken: tuple[BatchId, ...]
-    """Feasible when they came, and not ended in time."""
+    """Of those, which did not end in time."""
+    undone: int
+    """Feasible when they came, and then made impossible by outages, or by costs that nobody knew."""
     in_range: int
     told: int
 
@@ -411,8 +413,9 @@ def judge(seed: int, *, is_plain: bool = False) -> Verdict:
         feasible=len(could),
         ended=len(ended),
         missed=tuple(sorted(could - ended)),
-        admitted=len(admitted),
-        broken=tuple(sorted(admitted - ended)),
+        admitted=len(admitted & could),
+        broken=tuple(sorted((admitted & could) - ended)),
+        undone=len(admitted - could - ended),
         in_range=sum(eta[0] <= at_us <= eta[2] for eta, at_us in told),
         told=len(told),
     )
@@ -546,10 +549,16 @@ def _deadline_rows(worlds: int) -> Iterable[Row]:
     plain = judge_all(range(worlds // 10), is_plain=True)
     batches, told = sum(verdict.batches for verdict in verdicts), sum(verdict.told for verdict in verdicts)
     in_range = sum(verdict.in_range for verdict in verdicts) / told
+    undone = sum(verdict.undone for verdict in verdicts)
     days = f"{worlds:,} days with faults ({batches:,} batches)"
     for name, count, lost, ratio in (
-        ("feasible when they came", _admitted, _broken, f"{in_range:.0%} end within the ETA told at half time"),
-        ("feasible for who knows the future", _feasible, _missed, ""),
+        ("feasible when they came", _admitted, _broken, f"{undone} more became impossible on the way, and did not end"),
+        (
+            "feasible for who knows the future",
+            _feasible,
+            _missed,
+            f"{in_range:.0%} end within the ETA told at half time",
+        ),
     ):
         failing = {verdict.seed: lost(verdict) for verdict in verdicts if lost(verdict)}
         if failing:
