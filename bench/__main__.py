@@ -72,10 +72,11 @@ def main() -> int:
         if chosen.only in {None, name}:
             print(f"measuring {name} …", file=sys.stderr)
             found[name] = group(small, runs)
-            print(table(found[name]), flush=True)
+            text = table(found[name])
+            print(text, flush=True)
             if chosen.write:
                 page = chosen.write.read_text(encoding="utf-8")
-                chosen.write.write_text(put(page, name, table(found[name])), encoding="utf-8")
+                chosen.write.write_text(put(page, name, text), encoding="utf-8")
     rows = [row for some in found.values() for row in some]
     return 0 if all(row.is_met for row in rows) else 1
 

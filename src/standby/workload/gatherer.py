@@ -508,6 +508,9 @@ class Gatherer:
             except LocalState as error:  # another workspace cannot know whether it was made
                 flight.tell_all(_refusal(error), lingers_until=0.0)
                 await self._pause(flight, LONGEST_BACKOFF_S)
+                if self._is_forsaken(flight):
+                    self._land(flight)
+                    return
             except WorkloadError:
                 again = self._land(flight)
                 break

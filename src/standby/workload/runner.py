@@ -348,6 +348,7 @@ class Runner:
 
         If that batch was only found by its size, and there is another one of it, that may be this part's.
         """
+        self._polls.pop(part.number, None)
         if not part.is_ours and self._candidates(part):
             return self._refute(part)
         return self._job.settle(part, [])

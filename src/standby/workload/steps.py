@@ -22,7 +22,7 @@ from standby.workload.binding import Binding
 from standby.workload.costs import PriceOf, prices_at
 from standby.workload.estimate import Estimate, estimate
 from standby.workload.faults import LocalState, OverBudget
-from standby.workload.jobfile import JobFile, folder_of
+from standby.workload.jobfile import JobFile, Part, folder_of
 from standby.workload.names import new_tag
 from standby.workload.prepare import prepare
 from standby.workload.report import report_of
@@ -118,9 +118,7 @@ def cancel_job(job: JobFile, service: Service, *, unproven: bool = False) -> int
     A batch that was only found by its size may be another program's (`unproven_of`); it is left alone unless asked for.
     """
     service.bind(Binding(job))
-    left = () if unproven else unproven_of(job)
-    running = [part.batch_id for part in job.parts() if part.state is PartState.SUBMITTED and part.batch_id]
-    canceled = [batch_id for batch_id in running if batch_id not in left]
+    canceled = [str(part.batch_id) for part in _running(job) if unproven or part.is_ours]
     for batch_id in canceled:
         service.cancel(batch_id)
     return len(canceled)
@@ -131,11 +129,11 @@ def unproven_of(job: JobFile) -> list[str]:
 
     Their results will tell.
     """
-    return [
-        part.batch_id
-        for part in job.parts()
-        if part.state is PartState.SUBMITTED and part.batch_id and not part.is_ours
-    ]
+    return [str(part.batch_id) for part in _running(job) if not part.is_ours]
+
+
+def _running(job: JobFile) -> list[Part]:
+    return [part for part in job.parts() if part.state is PartState.SUBMITTED and part.batch_id]
 
 
 def is_done(job: JobFile) -> bool:
