@@ -187,13 +187,14 @@ class World:
         while True:
             held = {job.claim.batch_id: job.held for job in present.values()}
             room = MOST_HELD - sum(held.values())
+            is_short = sum(job.leased - job.done for job in present.values()) < 2 * window
             # as much room again is kept for batches of which nothing is in hand, and for small ones
             wanting = [
                 job
                 for job in present.values()
                 if job.leased < len(job.costs)
                 and len(job.queue) < window
-                and (room > 0 or (room > -MOST_HELD and (not job.held or job.claim.size <= SMALL)))
+                and (room > 0 or is_short or (room > -MOST_HELD and (not job.held or job.claim.size <= SMALL)))
             ]
             if not wanting:
                 return

@@ -83,3 +83,18 @@ async def test_a_request_waits_for_its_slot_while_another_is_idle(chat: Chat) ->
     await begun.wait()
     await asyncio.gather(first, answer("second", 2, 0), answer("other", 2, 1))
     assert ended == ["other", "first", "second"]
+
+
+async def test_a_prompt_in_the_first_slot_passes_one_in_a_later_slot(chat: Chat) -> None:
+    """It is read slot after slot, a few tokens a step: batches are to be in the last slots."""
+    begun: list[str] = []
+
+    async def answer(name: str, text: str, slot: int, *, live: bool) -> None:
+        params = ask(f"{name}: {text}", model="claude-anything", max_tokens=1)
+        await chat.generate(params, live=live, context=Context(slot=slot))
+        begun.append(name)
+
+    batch = asyncio.create_task(answer("batch", "Tell a story of the sea. " * 120, 1, live=False))
+    await asyncio.sleep(0.2)
+    await asyncio.gather(batch, answer("live", "Tell a story. " * 9, 0, live=True))
+    assert begun == ["live", "batch"]

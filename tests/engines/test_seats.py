@@ -20,8 +20,8 @@ def test_a_conversation_goes_back_to_its_slot() -> None:
     for number in seats.busy_live():
         seats.leave(number)
 
-    assert seats.choose(b"two", SLOTS) == 2
-    assert seats.choose(b"one", SLOTS) == 3
+    assert seats.choose(b"two", SLOTS) == 1
+    assert seats.choose(b"one", SLOTS) == 0
 
 
 def test_live_requests_stay_away_from_what_batches_left() -> None:
@@ -58,7 +58,20 @@ def test_an_engine_that_was_away_has_nothing_to_go_back_to() -> None:
     seats.leave(0)
     seats.lost()
 
-    assert seats.choose(b"a", SLOTS) == SLOTS - 1
+    assert seats.choose(b"a", SLOTS) == 0
+
+
+def test_the_last_slot_whose_live_prompt_is_being_read() -> None:
+    """Batch items in earlier slots would be read before it."""
+    seats = Seats()
+    assert seats.reading_live() == -1
+    for number, live in enumerate((True, True, False)):
+        seats.sit(number, live=live)
+    assert seats.reading_live() == 1
+    seats.read(1)
+    assert seats.reading_live() == 0
+    seats.leave(0)
+    assert seats.reading_live() == -1
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, SLOTS - 1), st.binary(max_size=2)), max_size=60))

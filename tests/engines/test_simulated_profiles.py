@@ -43,11 +43,11 @@ class Bench:
         self.prompts: dict[str, int] = {}
         self.reused: dict[str, int] = {}
 
-    async def stream(self, name: str, text: str, *, live: bool = False, **more: Any) -> None:
+    async def stream(self, name: str, text: str, *, live: bool = False, slot: int | None = None, **more: Any) -> None:
         """Ask, and note when the first and the last token came."""
         events = []
         told = Told()
-        async for event in self.engine.stream(ask(text, **more), live=live, context=Context(watch=told)):
+        async for event in self.engine.stream(ask(text, **more), live=live, context=Context(watch=told, slot=slot)):
             events.append(event)
             if isinstance(event, MessageStart):
                 self.first[name] = self.clock.passed_s
@@ -167,6 +167,16 @@ async def test_llamacpp_serves_in_the_order_of_arrival() -> None:
         await until(partial(waits, it.engine, number))
     await it.all(*tasks)
     assert it.done["one"] <= it.first["two"] <= it.done["two"] <= it.first["live"]
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+async def test_llamacpp_reads_prompts_slot_after_slot(slot: int) -> None:
+    """What came later to an earlier slot is read before the rest of a long prompt, to a later slot behind it."""
+    it = await bench("llamacpp", slots=2)
+    long = it.start("long", LONG * 4, slot=1 - slot)
+    await it.let_pass(0.1)
+    await it.all(long, it.start("short", "1", live=True, slot=slot))
+    assert (it.first["short"] < it.first["long"]) is (slot == 0)
 
 
 async def test_a_remote_api_refuses_what_is_too_much_at_once() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from standby.errors import EngineError, Failure
 from standby.records import SECOND, Load
 from standby.scheduler.admission import FixedWindow
-from standby.scheduler.dispatch import may_lease
+from standby.scheduler.dispatch import InHand, may_lease
 from standby.scheduler.retry import (
     MOST_S,
     RETRY_FLOOR,
@@ -35,24 +35,38 @@ def test_admission_leaves_the_live_slots_free(load: Load, window: int, live_slot
     assert not window or allowed <= window
 
 
+def in_hand(runs: int, *, left: int = 16, size: int = 1 << 16) -> InHand:
+    """So many runs, of as many items and bytes each."""
+    return InHand(runs=runs, left=runs * left, size=runs * size)
+
+
+def test_runs_of_few_items_are_held_until_they_fill_the_window_twice() -> None:
+    """A batch of some thousands has runs of 16; but no more bytes are held than full runs would have."""
+    assert may_lease(queued=9, is_unserved=False, held=in_hand(124), window=1000)
+    assert not may_lease(queued=9, is_unserved=False, held=in_hand(125), window=1000)
+    assert not may_lease(queued=9, is_unserved=False, held=in_hand(33, size=2 << 20), window=1000)
+    assert may_lease(queued=9, is_unserved=False, held=in_hand(62), window=1000, is_stuck=True)
+    assert not may_lease(queued=9, is_unserved=False, held=in_hand(63), window=1000, is_stuck=True)
+
+
 def test_a_worker_leases_for_a_batch_that_nobody_serves_even_when_it_is_busy() -> None:
     """So that a small batch need not wait for large ones; but not without end."""
-    assert may_lease(queued=0, is_unserved=True, held=63, window=8)
-    assert not may_lease(queued=0, is_unserved=True, held=64, window=8)
+    assert may_lease(queued=0, is_unserved=True, held=in_hand(63), window=8)
+    assert not may_lease(queued=0, is_unserved=True, held=in_hand(64), window=8)
 
 
 def test_every_batch_has_a_window_of_items_at_hand() -> None:
     """However many of others wait: else its turn would be cut short."""
-    assert may_lease(queued=7, is_unserved=False, held=31, window=8)
-    assert not may_lease(queued=8, is_unserved=False, held=3, window=8)
-    assert not may_lease(queued=7, is_unserved=False, held=32, window=8)
+    assert may_lease(queued=7, is_unserved=False, held=in_hand(31), window=8)
+    assert not may_lease(queued=8, is_unserved=False, held=in_hand(3), window=8)
+    assert not may_lease(queued=7, is_unserved=False, held=in_hand(32), window=8)
 
 
 def test_items_whose_endpoint_is_down_do_not_keep_others_out() -> None:
     """With such items in hand more runs are leased, but half the room stays for batches that nobody serves."""
-    assert may_lease(queued=0, is_unserved=False, held=15, window=8, is_stuck=True)
-    assert not may_lease(queued=0, is_unserved=False, held=16, window=8, is_stuck=True)
-    assert may_lease(queued=0, is_unserved=True, held=31, window=8, is_stuck=True)
+    assert may_lease(queued=0, is_unserved=False, held=in_hand(15), window=8, is_stuck=True)
+    assert not may_lease(queued=0, is_unserved=False, held=in_hand(16), window=8, is_stuck=True)
+    assert may_lease(queued=0, is_unserved=True, held=in_hand(31), window=8, is_stuck=True)
 
 
 @pytest.mark.parametrize("failure", [f for f in Failure if f.fault == "endpoint"])

@@ -9,7 +9,7 @@ import pytest
 
 from standby.engines.base import CacheProfile
 from standby.records import SECOND, BatchId
-from standby.scheduler.gates import IDLE_US, JOIN_US, REST_US, SPILL_US, Gates, Place, RoomView, Want
+from standby.scheduler.gates import IDLE_US, JOIN_US, PASS_US, REST_US, SPILL_US, Gates, Place, RoomView, Want
 
 BATCH = BatchId("msgbatch_1")
 ONE_GROUP = [0] + [500] * 19
@@ -58,13 +58,15 @@ class Bench:
         left = sum(self.groups[other] == self.groups[index] for other in self.left)
         return self.gates.place(self.want(index), self.views(), self.now_us, left)
 
-    def start(self, index: int) -> Place | None:
-        """Start an item if it may."""
+    def start(self, index: int, *, is_read: bool = True) -> Place | None:
+        """Start an item if it may; in a slot its prompt is read at once, unless told otherwise."""
         place = self.ask(index)
         if place is not None:
             self.gates.started(self.want(index), place)
             self.flying[index] = self.want(index), place
             self.left.discard(index)
+            if place.slot is not None and is_read:
+                self.token(index)
         return place
 
     def started(self, *indices: int) -> list[int]:
@@ -106,7 +108,7 @@ def test_no_endpoint() -> None:
     bench = Bench(ONE_GROUP, [1] * 20)
 
     assert bench.ask(0) is None
-    assert bench.gates.blocks_group(bench.want(0))
+    assert bench.gates.resume_at(bench.want(0)) == 20
 
 
 class TestWarmFirst:
@@ -234,7 +236,6 @@ class TestBlocked:
 
         assert bench.ask(4) is None
         assert bench.gates.resume_at(bench.want(4)) == 5
-        assert bench.gates.blocks_group(bench.want(4))
         bench.gates.lost("a")
         assert bench.ask(1) is None
         assert bench.gates.resume_at(bench.want(1)) == 5
@@ -248,7 +249,6 @@ class TestBlocked:
 
         assert bench.ask(2) is None
         assert bench.gates.resume_at(bench.want(2)) == 4
-        assert not bench.gates.blocks_group(bench.want(2))
         assert bench.ask(4) is not None
 
     def test_a_full_endpoint(self) -> None:
@@ -258,26 +258,25 @@ class TestBlocked:
 
         assert bench.ask(1) is None
         assert bench.gates.resume_at(bench.want(1)) == 3
-        assert bench.gates.blocks_group(bench.want(1))
 
 
 class TestSlots:
-    """A cache that each slot has for itself."""
+    """A cache that each slot has for itself; the last slot is the first that is taken."""
 
     def test_one_group_a_slot(self) -> None:
         """Each group gets a slot of its own and runs there one by one."""
         bench = Bench([0, 500, 500, 0, 500, 500], [1, 1, 1, 2, 2, 2], room(PER_SLOT, slots=2))
 
         assert [bench.start(index) for index in (0, 1, 3)] == [
-            Place(endpoint="a", slot=0),
-            None,
             Place(endpoint="a", slot=1),
+            None,
+            Place(endpoint="a", slot=0),
         ]
         bench.end(3)
         assert bench.start(1) is None
-        assert bench.start(4) == Place(endpoint="a", slot=1)
+        assert bench.start(4) == Place(endpoint="a", slot=0)
         bench.end(0)
-        assert bench.start(1) == Place(endpoint="a", slot=0)
+        assert bench.start(1) == Place(endpoint="a", slot=1)
 
     def test_another_slot_joins(self) -> None:
         """A second slot computes the prefix once more if nothing else is left for a while and enough items are."""
@@ -286,9 +285,9 @@ class TestSlots:
 
         assert bench.start(1) is None
         bench.now_us += JOIN_US
-        assert bench.start(1) == Place(endpoint="a", slot=1)
+        assert bench.start(1) == Place(endpoint="a", slot=0)
         bench.end(1)
-        assert bench.start(2) == Place(endpoint="a", slot=1)
+        assert bench.start(2) == Place(endpoint="a", slot=0)
 
     def test_other_work_comes_first(self) -> None:
         """No slot joins in a group while another group is in hand that nobody opened."""
@@ -298,7 +297,7 @@ class TestSlots:
         bench.now_us += 2 * JOIN_US
 
         assert bench.start(1) is None
-        assert bench.start(20) == Place(endpoint="a", slot=1)
+        assert bench.start(20) == Place(endpoint="a", slot=0)
 
     def test_too_few_left(self) -> None:
         """A few items do not pay for their prefix: they wait for the slot that has it."""
@@ -309,7 +308,7 @@ class TestSlots:
 
         assert bench.start(1) is None
         bench.end(0)
-        assert bench.start(1) == Place(endpoint="a", slot=0)
+        assert bench.start(1) == Place(endpoint="a", slot=1)
 
     def test_no_more_than_admitted(self) -> None:
         """Slots that admission keeps for live requests stay free."""
@@ -323,7 +322,7 @@ class TestSlots:
         bench.start(0)
         bench.end(0)
 
-        assert bench.start(3) == Place(endpoint="a", slot=1)
+        assert bench.start(3) == Place(endpoint="a", slot=0)
 
     def test_no_more_groups_take_turns_than_there_are_slots(self) -> None:
         """A third group waits while two that come back have both slots: each turn would begin with a prefix again."""
@@ -334,7 +333,7 @@ class TestSlots:
             bench.end(index)
 
         assert bench.start(6) is None
-        assert bench.start(1) == Place(endpoint="a", slot=0)
+        assert bench.start(1) == Place(endpoint="a", slot=1)
 
     def test_a_group_that_never_comes_back_keeps_no_slot(self) -> None:
         """After a minute of rest another group takes it."""
@@ -345,7 +344,7 @@ class TestSlots:
             bench.end(index)
         bench.now_us += REST_US
 
-        assert bench.start(6) == Place(endpoint="a", slot=0)
+        assert bench.start(6) == Place(endpoint="a", slot=1)
 
     def test_a_batch_with_less_than_its_share_takes_a_slot(self) -> None:
         """Of whoever has most of them, that which rested longest."""
@@ -358,11 +357,11 @@ class TestSlots:
         bench.gates.learn(BatchId("msgbatch_2"), 0, [0, 500], [1, 1])
         other = Want(batch_id=BatchId("msgbatch_2"), index=0, group=1, shared=0, prompt_tokens=600, model="m")
 
-        assert bench.gates.place(other, bench.views(), bench.now_us, 2) == Place(endpoint="a", slot=0)
+        assert bench.gates.place(other, bench.views(), bench.now_us, 2) == Place(endpoint="a", slot=1)
 
     def test_slots_of_live_requests_are_not_taken(self) -> None:
         """Neither the one in which a live request is, nor those that are kept for the next."""
-        busy = replace(room(PER_SLOT, slots=3), kept=1, taken=frozenset({0}))
+        busy = replace(room(PER_SLOT, slots=3), kept=1, taken=frozenset({2}))
         gates = Gates()
         gates.learn(BATCH, 0, [0, 0], [0, 0])
         want = Want(batch_id=BATCH, index=0, group=0, shared=0, prompt_tokens=600, model="m")
@@ -373,16 +372,49 @@ class TestSlots:
         gates.started(want, place)
         assert gates.place(replace(want, index=1), [busy], 0, 1) is None
 
+    @pytest.mark.parametrize(("wait_us", "starts"), [(PASS_US, True), (PASS_US + 1, False)])
+    def test_prompts_are_not_passed_for_long(self, wait_us: int, *, starts: bool) -> None:
+        """llama.cpp reads slot after slot: one in the last slot might never have its turn."""
+        gates, two = Gates(), room(PER_SLOT, slots=2)
+        gates.learn(BATCH, 0, [0, 0], [0, 0])
+        want = Want(batch_id=BATCH, index=0, group=0, shared=0, prompt_tokens=600, model="m")
+        place = gates.place(want, [two], 0, 1)
+        assert place == Place(endpoint="a", slot=1)
+        gates.started(want, place)
+        other = replace(want, index=1)
+
+        assert (gates.place(other, [replace(two, free=1)], wait_us, 1) is not None) is starts
+        gates.first_token(want, place)
+        assert gates.place(other, [replace(two, free=1)], wait_us, 1) == Place(endpoint="a", slot=0)
+
+    def test_a_later_slot_is_in_nobody_s_way(self) -> None:
+        """What is being read in an earlier slot is read first anyway."""
+        bench = Bench([0, 0, 0], [0, 0, 0], room(PER_SLOT, slots=2))
+        bench.start(0)
+        assert bench.start(1, is_read=False) == Place(endpoint="a", slot=0)
+        bench.end(0)
+
+        assert bench.start(2) == Place(endpoint="a", slot=1)
+
+    def test_a_live_prompt_is_not_passed(self) -> None:
+        """By nothing, however short; when its answer began, batches go on."""
+        gates, three = Gates(), replace(room(PER_SLOT, slots=3), taken=frozenset({2}), reading=2)
+        gates.learn(BATCH, 0, [0], [0])
+        want = Want(batch_id=BATCH, index=0, group=0, shared=0, prompt_tokens=9, model="m")
+
+        assert gates.place(want, [three], 0, 1) is None
+        assert gates.place(want, [replace(three, reading=-1)], 0, 1) == Place(endpoint="a", slot=1)
+
     def test_what_a_live_request_took_over_is_not_counted_on(self) -> None:
         """The group begins again wherever there is a slot."""
         bench = Bench([0, 500, 500], [1, 1, 1], room(PER_SLOT, slots=2))
         bench.start(0)
         bench.end(0)
-        bench.gates.taken_over("a", {0})
+        bench.gates.taken_over("a", {1})
         bench.gates.learn(BatchId("msgbatch_2"), 0, [0], [0])
         other = Want(batch_id=BatchId("msgbatch_2"), index=0, group=0, shared=0, prompt_tokens=9, model="m")
 
-        assert bench.gates.place(other, bench.views(), 0, 1) == Place(endpoint="a", slot=0)
+        assert bench.gates.place(other, bench.views(), 0, 1) == Place(endpoint="a", slot=1)
 
 
 class TestOpenGroups:

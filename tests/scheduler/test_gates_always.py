@@ -57,6 +57,7 @@ class GatesMachine(RuleBasedStateMachine):
             if first < stop:
                 self.gates.learn(BATCH, first, self.shared[first:stop], self.groups[first:stop])
         self.todo = list(range(len(self.shared)))
+        self.again: set[int] = set()
         self.flying: dict[int, tuple[Want, Place]] = {}
         self.warmed: set[str] = set()
         """Endpoints that ever gave a first token."""
@@ -66,13 +67,13 @@ class GatesMachine(RuleBasedStateMachine):
 
     @rule(step_us=st.sampled_from([0, 50_000, 3_000_000]))
     def pass_once(self, step_us: int) -> None:
-        """Try all that is left, a blocked group once."""
+        """Try all that is left, but for what need not be tried after a refusal; what comes again always."""
         self.now_us += step_us
-        blocked: set[int] = set()
+        low = high = 0
         for index in list(self.todo):
             want = self._want(index)
-            if want.group not in blocked and not self._try(want) and self.gates.blocks_group(want):
-                blocked.add(want.group)
+            if (index in self.again or not low <= index < high) and not self._try(want):
+                low, high = index, self.gates.resume_at(want)
         # nothing waits for nothing
         assert not self.todo or self.flying or not self._open_rooms(), "items wait and nothing is in flight"
 
@@ -92,6 +93,7 @@ class GatesMachine(RuleBasedStateMachine):
             self.gates.ended(*self.flying.pop(index))
             if comes_again:
                 self.todo.append(index)
+                self.again.add(index)
 
     @rule(name=st.sampled_from("abc"))
     def go_away(self, name: str) -> None:

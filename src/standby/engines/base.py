@@ -228,6 +228,10 @@ class Room(Protocol):
         """Return the slots in which live requests are, of an engine whose profile `pins_live`."""
         ...
 
+    def reading_live(self) -> int:
+        """Return the last slot in which the prompt of a live request is being read; -1 if there is none."""
+        ...
+
     def take_taken_over(self) -> frozenset[int]:
         """Return the slots that live requests took from batches since this was last asked."""
         ...

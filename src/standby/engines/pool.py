@@ -218,13 +218,6 @@ class Pool:
         self._notice()
         return [endpoint.load() for endpoint in self.endpoints if endpoint.is_ready()]
 
-    def has_room(self, model: str) -> bool:
-        """Whether a batch item for this name would be sent at once; a name that was never asked for has room."""
-        route = self._routes.get(model)
-        if route is None:
-            return True
-        return not self._waiting[route.model_id] and any(map(self._takes_batch, route.endpoints))
-
     async def signals(self) -> Signals | None:
         """Merge the metrics of all engines: sums, and the fullest cache."""
         each = await asyncio.gather(*(endpoint.engine.signals() for endpoint in self.endpoints))

@@ -98,6 +98,10 @@ class Endpoint:
         """Return the slots in which live requests are, as far as they were told theirs."""
         return self._seats.busy_live()
 
+    def reading_live(self) -> int:
+        """Return the last slot in which the prompt of a live request is being read; -1 if there is none."""
+        return self._seats.reading_live()
+
     def take_taken_over(self) -> frozenset[int]:
         """Return the slots whose cache live requests took from batches since this was last asked."""
         return self._seats.take_taken_over()
@@ -201,9 +205,7 @@ class Turn:
     def tokens(self, count: int) -> None:
         """Hear of tokens from the engine."""
         self._is_told = True
-        self._answering.tokens(count, self._endpoint._clock())  # noqa: SLF001
-        if self._others is not None:
-            self._others.tokens(count)
+        self._count(count)
 
     def prompt(self, tokens: int, reused: int) -> None:
         """Hear from the engine what it reused of a prompt; it is not taken at its word where that makes no sense."""
@@ -217,9 +219,15 @@ class Turn:
         """See an event go by: of an engine that tells nothing, each piece of an answer is a token."""
         self.answered()
         if not self._is_told and isinstance(event, ContentBlockDelta):
-            self._answering.tokens(1, self._endpoint._clock())  # noqa: SLF001
-            if self._others is not None:
-                self._others.tokens(1)
+            self._count(1)
+
+    def _count(self, tokens: int) -> None:
+        at = self._endpoint
+        self._answering.tokens(tokens, at._clock())  # noqa: SLF001 - its own class
+        if self._seat is not None:
+            at._seats.read(self._seat)  # noqa: SLF001
+        if self._others is not None:
+            self._others.tokens(tokens)
 
     def held_up(self, since_us: int) -> None:
         """Whoever reads the answer comes back for more."""

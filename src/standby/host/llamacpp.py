@@ -16,8 +16,13 @@ from standby.host.gguf import NotGguf, read_header
 from standby.host.serving import Options, say_ready
 
 SLOTS = 4
-BATCH = 256
-"""Prompt tokens between two looks at the queue: a smaller batch lets a cancel in sooner."""
+STEP, STEP_GPU = 32, 256
+"""Prompt tokens of one step, between two looks at the queue.
+
+A step is as long as a new request waits before it is looked at, a cancel before it is heard, and every answer before it
+goes on while a prompt is read. On 2 cores 32 tokens take 0.2 s (256: 1.4 s), and prompts take a fifth longer than with
+256; a GPU reads fast enough to be given more at once.
+"""
 CACHE_RAM_MB = 64
 QUIET = 1
 """llama.cpp logs every request by default."""
@@ -44,7 +49,7 @@ def serve_llamacpp(options: Options) -> None:
     params.n_ctx = context
     params.kv_unified = True
     params.cache_idle_slots = False  # else a slot is emptied whenever work begins in another
-    params.n_batch = params.n_ubatch = BATCH
+    params.n_batch = params.n_ubatch = max(STEP_GPU if _has_gpu() else STEP, 2 * slots)  # every answer has a token
     params.cpuparams.n_threads = options.threads
     params.cache_ram_mib = CACHE_RAM_MB
     params.verbosity = QUIET
@@ -59,3 +64,12 @@ def serve_llamacpp(options: Options) -> None:
     while not stopped.wait(3600):
         pass
     os._exit(0)
+
+
+def _has_gpu() -> bool:
+    """Whether this build of llama.cpp found one; it puts models there by itself."""
+    import xllamacpp  # noqa: PLC0415
+
+    kinds = xllamacpp.ggml_backend_dev_type
+    gpus = {kinds.GGML_BACKEND_DEVICE_TYPE_GPU, kinds.GGML_BACKEND_DEVICE_TYPE_IGPU}
+    return any(device["type"] in gpus for device in xllamacpp.get_device_info())

@@ -39,7 +39,7 @@ BURST_HIGH = 0.5
 BURST_AT = 0.25
 """Share of the engine's power that live requests take, from which on items of batches make way."""
 MEAN_S = 3.0
-HIGH_S = 6.0
+HIGH_S = 5.0
 """How long a moment with many live requests is remembered: more of them come in a burst."""
 CREST_S = 1800.0
 """How long it is remembered how much of the engine bursts take: what is in flight when one comes is in its way."""

@@ -28,6 +28,10 @@ class Slot:
     index: int = 0
     """The entry whose prompt it holds."""
     in_flight: int = 0
+    is_unread: bool = False
+    """Whether a prompt is being read there: no first token of it came yet."""
+    since_us: int = 0
+    """When that was sent."""
 
 
 @dataclass(slots=True, eq=False)

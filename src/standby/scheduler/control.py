@@ -250,6 +250,10 @@ class _Whole:
         """Nobody is told a slot."""
         return frozenset()
 
+    def reading_live(self) -> int:
+        """Nobody is told a slot."""
+        return -1
+
     def take_taken_over(self) -> frozenset[int]:
         """Nobody is told a slot."""
         return frozenset()

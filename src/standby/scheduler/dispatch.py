@@ -20,6 +20,7 @@ from standby.scheduler.gates import Gates, Place, RoomView, Want
 from standby.scheduler.held import HeldRun, Queued, Settled, cost_of, expected_cost
 from standby.scheduler.lengths import Lengths
 from standby.scheduler.outlook import Outlook, Waits
+from standby.scheduler.plan import RUN_BYTES
 from standby.scheduler.policy import Claim, Policy
 from standby.scheduler.quota import Quota, Token
 from standby.scheduler.retry import RetryBudgets
@@ -28,7 +29,7 @@ YIELD_BELOW = 400
 """Tokens of an answer beyond which it is not thrown away for live traffic."""
 AWAY = "it is away"
 MOST_HELD = 32
-"""Runs that one worker holds; of 256 items at most."""
+"""Runs that one worker holds, of 256 items and 2 MB at most; more of small ones, where seats would stay empty."""
 MOST_LOOKS = 512
 """Items of one batch that are looked at in a pass before it is left for the next."""
 
@@ -362,6 +363,7 @@ class Dispatcher:
             takes=room.takes(model),
             kept=self.control.kept(room.name),
             taken=room.busy_live(),
+            reading=room.reading_live(),
         )
 
     def _allowed(self, room: Room) -> int:
@@ -374,13 +376,30 @@ class Dispatcher:
         return len(self._flights.get(endpoint, ()))
 
 
-def may_lease(*, queued: int, is_unserved: bool, held: int, window: int, is_stuck: bool = False) -> bool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InHand:
+    """All runs that a worker holds."""
+
+    runs: int
+    left: int
+    """Items without a result in them."""
+    size: int
+    """Bytes of the items that were read."""
+
+    def is_full(self, most: int, window: int) -> bool:
+        """Whether that is enough to hold: runs of a small batch have so few items that many do not fill a window."""
+        return self.runs >= most and (self.left >= 2 * window or self.size >= MOST_HELD * RUN_BYTES)
+
+
+def may_lease(*, queued: int, is_unserved: bool, held: InHand, window: int, is_stuck: bool = False) -> bool:
     """Say whether one more run of a batch should be leased.
 
     It should while the items of it at hand (`queued`) would not fill the window, so that its turn is not cut short,
-    and fewer than `MOST_HELD` runs are `held`. While some cannot be started (`is_stuck`: their endpoint is full or
-    down), half of that is kept for batches that nobody works on (`is_unserved`); those may have twice as many.
+    and fewer than `MOST_HELD` runs are `held`, or too few items. While some cannot be started (`is_stuck`: their
+    endpoint is full or down), half of that is kept for batches that nobody works on (`is_unserved`); those may have
+    twice as many.
     """
     if is_unserved:
-        return held < 2 * MOST_HELD
-    return queued < window and held < (MOST_HELD // 2 if is_stuck else MOST_HELD)
+        return held.runs < 2 * MOST_HELD
+    is_full = held.is_full(MOST_HELD // 2, window // 2) if is_stuck else held.is_full(MOST_HELD, window)
+    return queued < window and not is_full

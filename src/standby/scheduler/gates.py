@@ -31,6 +31,8 @@ IDLE_US = 10 * SECOND
 """A group that had nothing in flight for so long does not keep others from being opened."""
 REST_US = 60 * SECOND
 """How long a slot is kept for a group that had nothing in flight, while its batch has no more than its share."""
+PASS_US = SECOND
+"""For how long a prompt may be passed by others in earlier slots: read slot after slot, it might never have a turn."""
 REST_OF_GROUP = -1
 """A depth below every prefix."""
 
@@ -63,9 +65,13 @@ class RoomView:
     takes: bool
     """Whether it is up and serves the model of the item."""
     kept: int = 0
-    """Of the slots, the last ones, in which batches never are, so that live requests find what they left there."""
+    """Of the slots, the first ones, in which batches never are.
+
+    Live requests find there what they left, and llama.cpp reads prompts in the order of its slots."""
     taken: frozenset[int] = frozenset()
     """Slots in which live requests are, for a cache `per_slot`."""
+    reading: int = -1
+    """The last slot in which the prompt of a live request is being read, for a cache `per_slot`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +161,7 @@ class Gates:
             opened.used_us = self._now_us
         if place.slot is not None:
             slot = endpoint.slots.setdefault(place.slot, Slot())
+            slot.is_unread, slot.since_us = True, self._now_us
             slot.batch_id, slot.index = want.batch_id, want.index
             slot.in_flight += 1
             endpoint.joins_since_us = None
@@ -165,6 +172,8 @@ class Gates:
         Later calls for the same attempt change nothing.
         """
         endpoint = self._endpoint(place.endpoint)
+        if place.slot in endpoint.slots:
+            endpoint.slots[place.slot].is_unread = False
         computing = endpoint.computing.get(want.batch_id)
         if computing is not None and computing.remove(want.index):
             warm = endpoint.warmest(self._kin.get(want.batch_id), want.batch_id, want.index)
@@ -186,11 +195,7 @@ class Gates:
                 del endpoint.opened[want.batch_id, want.group]
         if place.slot in endpoint.slots:
             endpoint.slots[place.slot].in_flight -= 1
-
-    def blocks_group(self, want: Want) -> bool:
-        """Whether, after `place` refused this item, no later one of its group need be tried in this pass."""
-        kin = self._kin.get(want.batch_id)
-        return want.group != UNGROUPED and (kin is None or kin.group(self.resume_at(want)) != want.group)
+            endpoint.slots[place.slot].is_unread = False
 
     def resume_at(self, want: Want) -> int:
         """Return the first later place in the plan worth a try after `place` refused this item.
@@ -286,20 +291,20 @@ class Gates:
 
         With no better work left another slot joins in, if what is left of the branch pays for its prefix.
         """
-        usable = max(1, room.slots - room.kept)
-        slots = [self._endpoint(room.name).slots.setdefault(number, Slot()) for number in range(usable)]
-        free = [number for number, slot in enumerate(slots) if not slot.in_flight and number not in room.taken]
+        held, count = self._endpoint(room.name).slots, max(1, room.slots)
+        slots = {number: held.setdefault(number, Slot()) for number in range(min(room.kept, count - 1), count)}
+        free = [number for number, slot in slots.items() if not slot.in_flight and number not in room.taken]
         if not free:
             return None
-        found = ((number, self._wanted_since_us(slot, room.name)) for number, slot in enumerate(slots))
+        found = ((number, self._wanted_since_us(slot, room.name)) for number, slot in slots.items())
         wanted = {number: used_us for number, used_us in found if used_us is not None}
-        owners = Counter(slot.batch_id for number, slot in enumerate(slots) if slot.in_flight or number in wanted)
+        owners = Counter(slot.batch_id for number, slot in slots.items() if slot.in_flight or number in wanted)
         best = min(free, key=lambda n: _worth(n, self._held(slots[n], want), wanted.get(n), owners[slots[n].batch_id]))
         is_taking = best in wanted and self._held(slots[best], want) < NEAR
-        if is_taking and owners[want.batch_id] >= max(1, usable // max(1, len(self._kin))):
+        if is_taking and owners[want.batch_id] >= max(1, len(slots) // max(1, len(self._kin))):
             # with its share taken: more groups than slots would take turns, each turn beginning with its prefix again
             return None
-        kin, branches = self._kin.get(want.batch_id), Branches(want.batch_id, slots)
+        kin, branches = self._kin.get(want.batch_id), Branches(want.batch_id, list(slots.values()))
         if kin is not None and branches.loss(kin, want.index) >= NEAR:
             depth = branches.held(kin, want.index, is_busy=False) + NEAR - 1
             left = kin.left(kin.begin(want.index, depth), kin.end(want.index, depth))
@@ -307,6 +312,9 @@ class Gates:
             if not (is_last and self._may_join(room.name)):
                 self._refuse(want, max(depth, branches.held(kin, want.index, is_busy=True) - NEAR))
                 return None
+        waits = (slot.since_us for number, slot in slots.items() if number > best and slot.is_unread)
+        if room.reading > best or self._now_us - min(waits, default=self._now_us) > PASS_US:
+            return None
         return Place(endpoint=room.name, slot=best)
 
     def _may_join(self, name: str) -> bool:
@@ -366,5 +374,5 @@ def _rank(batch_id: BatchId, group: int, name: str) -> bytes:
 
 
 def _worth(number: int, held: int, used_us: int | None, owned: int) -> tuple[int, bool, int, int, int]:
-    """Rank a free slot: what it holds of an item, what nobody waits for, then of who has most slots the oldest."""
-    return (-held, False, 0, 0, number) if used_us is None else (-held, True, -owned, used_us, number)
+    """Rank a free slot: what it holds of an item, what nobody waits for, of who has most slots the oldest, the last."""
+    return (-held, False, 0, 0, -number) if used_us is None else (-held, True, -owned, used_us, -number)

@@ -78,6 +78,8 @@ class HeldRun:
     delayed: dict[int, asyncio.Handle] = field(default_factory=dict)
     length: int = 0
     """Committed bytes of its segment."""
+    size: int = 0
+    """Bytes of its items that were read."""
     left: int
     """Items without a row so far."""
     uncommitted: int = 0
@@ -106,6 +108,7 @@ class HeldRun:
     def fill(self, queue: deque[Queued]) -> None:
         """Take the items that were read."""
         self.queue = queue
+        self.size = sum(item.entry.length for item in queue)
         self.waiting = Counter(item.want.group for item in queue)
         self.models = Counter(item.model for item in queue)
 

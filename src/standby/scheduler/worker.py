@@ -21,7 +21,7 @@ from standby.records import SECOND, Backlog, BatchId, Bill, Clock
 from standby.scheduler.attempt import attempt, errored
 from standby.scheduler.committer import Committer
 from standby.scheduler.control import Control
-from standby.scheduler.dispatch import Dispatcher, Purse, may_lease
+from standby.scheduler.dispatch import Dispatcher, InHand, Purse, may_lease
 from standby.scheduler.flight import Flight
 from standby.scheduler.held import HeldRun, Queued, Settled, hold, read_items
 from standby.scheduler.meters import Meters
@@ -273,8 +273,9 @@ class Worker:
     async def _lease(self, backlogs: list[Backlog], allowed: int, now_us: int) -> bool:
         """Lease one more run of a batch that has less at hand than its turn could need; False if there is none."""
         unread = {held.lease.batch_id for held in self._runs() if held.unread_until_us is not None}
-        unspent = [runs for runs in self._held.values() if not self.dispatcher.is_spent(runs[0].lease.workspace_id)]
-        count, is_stuck = sum(map(len, unspent)), self._is_blocked or self._queued()[1] > 0
+        runs = [run for run in self._runs() if not self.dispatcher.is_spent(run.lease.workspace_id)]
+        in_hand = InHand(runs=len(runs), left=sum(run.left for run in runs), size=sum(run.size for run in runs))
+        is_stuck = self._is_blocked or self._queued()[1] > 0
         claims = [
             self._claims[backlog.batch_id]
             for backlog in backlogs
@@ -283,7 +284,7 @@ class Worker:
             and may_lease(
                 queued=0 if self._is_blocked else self._startable(self._held.get(backlog.batch_id, ())),
                 is_unserved=not backlog.leased_runs,
-                held=count,
+                held=in_hand,
                 window=allowed,
                 is_stuck=is_stuck,
             )

@@ -81,7 +81,8 @@ PROFILES = {
             block=1,
             kv_tokens=200_000,
         ),
-        # llama-server: a first-in-first-out queue, and each slot keeps the prompt that it had last.
+        # llama-server: a first-in-first-out queue; each slot keeps the prompt that it had last; prompts are read slot
+        # after slot.
         Profile(
             name="llamacpp",
             steps=Steps(base_s=0.008, each_s=0.002, read_s=0.000_5),

@@ -211,7 +211,8 @@ class Stepper:
 
     def _plan(self) -> _Step:
         """Choose what the next step does."""
-        unread = [run for run in self._books.running if run.unread]
+        # llama.cpp goes from slot to slot; elsewhere everybody has slot 0, and the order is that of admission
+        unread = sorted((run for run in self._books.running if run.unread), key=_slot_of)
         writing = [run for run in self._books.running if not run.unread]
         if unread and not self._steps.mixes:
             writing = []
@@ -285,3 +286,7 @@ class Stepper:
     def _wake(self, run: _Run) -> None:
         if run.waiter is not None and not run.waiter.done():
             run.waiter.set_result(None)
+
+
+def _slot_of(run: _Run) -> int:
+    return run.place.slot if run.place is not None else 0
