@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from itertools import groupby
 import pytest
 
 from bench.traffic import Live
-from standby.config import BatchSettings
+from standby.config import BatchSettings, WorkerSettings
 from standby.engines.simulated.profiles import PROFILES as KINDS
 from standby.engines.simulated.tokens import PROMPT, TURN
 from standby.records import SECOND
@@ -81,6 +82,22 @@ def test_without_live_requests_nothing_is_ever_stopped(profile: str) -> None:
     seen = play(_alone, profile, slots=8)
     assert len(seen) == 120
     assert not cut(seen)
+
+
+async def _filled(house: World) -> int:
+    batch_id = await house.create(short(1000, mean=150.0).batch(0, 1))
+    await house.ended(batch_id)
+    assert await house.whole(batch_id) == {"succeeded": 1000}
+    await house.at_rest()
+    ends = sorted(one.end_s for one in house.seen)
+    starts = sorted(one.start_s for one in house.seen)
+    return max(number - bisect_right(ends, start_s) for number, start_s in enumerate(starts, start=1))
+
+
+def test_runs_of_few_items_fill_an_engine_of_many_slots() -> None:
+    """A thousand items are runs of 16; 32 of them, as many as are held of full ones, would leave slots empty."""
+    worker = WorkerSettings(admission="fixed", live_slots=0)
+    assert play(_filled, "remote", slots=700, worker=worker) == 700
 
 
 # -- cancel and expiry
