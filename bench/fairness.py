@@ -27,6 +27,7 @@ from operator import attrgetter
 from bench.measure import spread
 from bench.rows import Row
 from standby.records import HOUR, SECOND, BatchId, WorkspaceId
+from standby.scheduler.dispatch import MOST_HELD, InHand
 from standby.scheduler.outlook import Look, Outlook, Waits
 from standby.scheduler.policy import SMALL, Claim, Policy
 
@@ -34,7 +35,6 @@ MINUTE = 60 * SECOND
 STEP_US = 10 * MINUTE
 """The supply changes, and the policy looks at deadlines, every so often (in a server: every second)."""
 RUN = 16
-MOST_HELD = 32
 MARGIN = 0.9
 MONDAY_US = 1_767_571_200 * SECOND
 
@@ -186,15 +186,18 @@ class World:
         """Keep as many items in hand of each batch as may start at once, as far as there is room."""
         while True:
             held = {job.claim.batch_id: job.held for job in present.values()}
-            room = MOST_HELD - sum(held.values())
-            is_short = sum(job.leased - job.done for job in present.values()) < 2 * window
+            left = sum(job.leased - job.done for job in present.values())
+            in_hand = InHand(runs=sum(held.values()), left=left, size=0)
             # as much room again is kept for batches of which nothing is in hand, and for small ones
             wanting = [
                 job
                 for job in present.values()
                 if job.leased < len(job.costs)
                 and len(job.queue) < window
-                and (room > 0 or is_short or (room > -MOST_HELD and (not job.held or job.claim.size <= SMALL)))
+                and (
+                    not in_hand.is_full(MOST_HELD, window)
+                    or (in_hand.runs < 2 * MOST_HELD and (not job.held or job.claim.size <= SMALL))
+                )
             ]
             if not wanting:
                 return

@@ -31,6 +31,7 @@ from standby.engines.simulated.profiles import PROFILES
 from standby.engines.simulated.tokens import count_prompt
 from standby.errors import EngineError
 from standby.records import BatchId, Slice
+from standby.scheduler.dispatch import MOST_HELD
 from standby.scheduler.gates import Gates, Place, RoomView, Want
 from standby.scheduler.plan import Asked, Plan, arrange, runs_of
 from standby.scheduler.prompts import read_prompt
@@ -41,7 +42,6 @@ MODEL = "claude-haiku-4-5"
 BATCH = BatchId("msgbatch_reuse")
 ROOM = "engine"
 SEED = 7
-MOST_HELD = 32
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TICK_S = 0.25
 WORD_TOKENS = 16

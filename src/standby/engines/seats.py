@@ -80,5 +80,5 @@ class Seats:
     def _rank(self, number: int, conversation: bytes) -> tuple[int, int, int]:
         seat = self._seat(number)
         if seat.is_live and seat.conversation == conversation:
-            return (0, -seat.used, number)
+            return (0, -seat.used, 0)
         return ({True: 1, None: 2, False: 3}[seat.is_live], seat.used, number)

@@ -28,10 +28,8 @@ class Slot:
     index: int = 0
     """The entry whose prompt it holds."""
     in_flight: int = 0
-    is_unread: bool = False
-    """Whether a prompt is being read there: no first token of it came yet."""
-    since_us: int = 0
-    """When that was sent."""
+    unread_since_us: int | None = None
+    """Since when a prompt is being read there; None if its first token came, or nothing is in flight."""
 
 
 @dataclass(slots=True, eq=False)

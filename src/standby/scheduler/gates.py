@@ -161,9 +161,9 @@ class Gates:
             opened.used_us = self._now_us
         if place.slot is not None:
             slot = endpoint.slots.setdefault(place.slot, Slot())
-            slot.is_unread, slot.since_us = True, self._now_us
             slot.batch_id, slot.index = want.batch_id, want.index
             slot.in_flight += 1
+            slot.unread_since_us = self._now_us
             endpoint.joins_since_us = None
 
     def first_token(self, want: Want, place: Place) -> None:
@@ -173,7 +173,7 @@ class Gates:
         """
         endpoint = self._endpoint(place.endpoint)
         if place.slot in endpoint.slots:
-            endpoint.slots[place.slot].is_unread = False
+            endpoint.slots[place.slot].unread_since_us = None
         computing = endpoint.computing.get(want.batch_id)
         if computing is not None and computing.remove(want.index):
             warm = endpoint.warmest(self._kin.get(want.batch_id), want.batch_id, want.index)
@@ -195,7 +195,7 @@ class Gates:
                 del endpoint.opened[want.batch_id, want.group]
         if place.slot in endpoint.slots:
             endpoint.slots[place.slot].in_flight -= 1
-            endpoint.slots[place.slot].is_unread = False
+            endpoint.slots[place.slot].unread_since_us = None
 
     def resume_at(self, want: Want) -> int:
         """Return the first later place in the plan worth a try after `place` refused this item.
@@ -312,8 +312,8 @@ class Gates:
             if not (is_last and self._may_join(room.name)):
                 self._refuse(want, max(depth, branches.held(kin, want.index, is_busy=True) - NEAR))
                 return None
-        waits = (slot.since_us for number, slot in slots.items() if number > best and slot.is_unread)
-        if room.reading > best or self._now_us - min(waits, default=self._now_us) > PASS_US:
+        later = (slot.unread_since_us for number, slot in slots.items() if number > best)
+        if room.reading > best or any(us is not None and self._now_us - us > PASS_US for us in later):
             return None
         return Place(endpoint=room.name, slot=best)
 
