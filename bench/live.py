@@ -27,10 +27,18 @@ from bench.rows import Row, wait_ended_gently
 from bench.traffic import Jobs, Live, words
 from tests.harness import HEADERS, ServerProcess, call, create
 
-SLOTS = 4
+SLOTS: Mapping[str, int] = {"local": 16, "llamacpp": 4}
+"""As many as each engine gains from on two cores.
+
+Behind prompts of 450 tokens the embedded one writes 170, 280, 420 and 590 tokens a second at 2, 4, 8 and 16 at once;
+llama.cpp has nearly all it can at 2. A cap of 2 of 16 is as tight as one of 20 of 128.
+"""
+ORDER_SLOTS = 4
 CAP = 2
 TASK = "Use the words above and write a very long story. Begin at once."
 LIVE = Live(burst_s=0.5, idle_s=0.05, phase_s=45, cycles=3, warm_up=1, prompt=64, answer=32)
+TIMES: Mapping[str, float] = {"local": 3.0, "llamacpp": 1.0}
+"""As many live requests: the embedded engine answers one in 0.6 s, llama.cpp in 2; so 1 is in flight in a burst."""
 SHARED = Jobs(items=300, open=1, group=30, prefix=384, suffix=48, mean=48, deviation=32, most=160)
 """300 items in 10 groups."""
 LABELS = replace(SHARED, prefix=768, mean=16, deviation=8, most=48)
@@ -65,7 +73,8 @@ class Seen:
 
 def live_rows(engine: str, *, is_quick: bool, seed: int) -> list[Row]:
     """Play bursts and idle phases against a server, once for each side."""
-    live = replace(LIVE, phase_s=15, cycles=2) if is_quick else LIVE
+    live = replace(LIVE, burst_s=TIMES[engine] * LIVE.burst_s, idle_s=TIMES[engine] * LIVE.idle_s)
+    live = replace(live, phase_s=15, cycles=2) if is_quick else live
     seen = {side: play(engine, side, live, seed) for side in SIDES}
     alone, ungated, fixed, ours = (seen[side] for side in SIDES)
     ttft, tail = ([side.ttft_s[place] * 1000 for side in (alone, ungated, fixed, ours)] for place in (1, 2))
@@ -80,8 +89,8 @@ def live_rows(engine: str, *, is_quick: bool, seed: int) -> list[Row]:
             ours=f"{ours.idle_tokens_s:.0f}",
             against=f"{ungated.idle_tokens_s:.0f} ungated, {fixed.idle_tokens_s:.0f} fixed cap {CAP}",
             ratio=f"{100 * to_ungated:.0f} % of ungated, {to_fixed:.2f}x fixed",
-            target="≥ 75 %",
-            is_met=to_ungated >= 0.75,
+            target="≥ 75 %, ≥ 1.5x",
+            is_met=to_ungated >= 0.75 and to_fixed >= 1.5,
         ),
     ]
 
@@ -100,8 +109,11 @@ def _ratio_row(name: str, values: Sequence[float], most: float) -> Row:
 
 def play(engine: str, side: str, live: Live, seed: int) -> Seen:
     """Run one side on a server of its own."""
-    worker = dict(SECTIONS.get(side, {}))
-    config: dict[str, dict[str, Any]] = {"engine": {"slots": SLOTS}, "worker": worker, "log": {"level": "warning"}}
+    config: dict[str, dict[str, Any]] = {
+        "engine": {"slots": SLOTS[engine]},
+        "worker": dict(SECTIONS.get(side, {})),
+        "log": {"level": "warning"},
+    }
     with (
         tempfile.TemporaryDirectory() as name,
         ServerProcess(Path(name) / "data", engine=engine, config=config) as running,
@@ -244,7 +256,7 @@ def _order_row(name: str, engine: str, jobs: Jobs, runs: int, least: float, *, i
 def makespan(engine: str, jobs: Jobs, order: str, seed: int) -> tuple[float, float]:
     """Return seconds from create to end, and the share of prompt tokens that the engine took out of its cache."""
     config: dict[str, dict[str, Any]] = {
-        "engine": {"slots": SLOTS, "kv_cache_mb": CACHE_MB},
+        "engine": {"slots": ORDER_SLOTS, "kv_cache_mb": CACHE_MB},
         "batch": {"order": order},
         "log": {"level": "warning"},
     }

@@ -14,6 +14,7 @@ from standby.host.ask import Ask, Sampling, Turn
 from standby.host.loop import StepLoop
 from standby.host.metrics import Metrics
 from standby.host.pipeline import Read
+from standby.host.schedule import LATELY_S, QUICK_S
 from standby.host.sequence import Piece, Sequence
 from standby.wire.grammar.language import Language, Literal, chars, repeat, seq
 
@@ -139,10 +140,10 @@ def alone(prompt: list[int], tokens: int, stop: tuple[str, ...] = ()) -> tuple[s
     return text, tokens
 
 
-def make(blocks: int = 64, slots: int = 4) -> tuple[StepLoop, Letters, Metrics]:
+def make(blocks: int = 64, slots: int = 4, **more: Any) -> tuple[StepLoop, Letters, Metrics]:
     """Make a loop."""
     library, metrics = Letters(blocks), Metrics()
-    return StepLoop(library, metrics, slots=slots, block=BLOCK), library, metrics
+    return StepLoop(library, metrics, slots=slots, block=BLOCK, **more), library, metrics
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
@@ -152,7 +153,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 async def test_a_live_request_is_alone_in_the_very_next_step() -> None:
     """Batch sequences make way before the step, and come back after it."""
-    loop, library, metrics = make()
+    loop, library, metrics = make(reads_s=1e6)
     batch = [loop.submit(ask(live=False, tokens=9), [n, 1, 2]) for n in range(3)]
     loop.step_once()
     live = loop.submit(ask(live=True, tokens=2), [9, 9])
@@ -253,18 +254,40 @@ async def test_the_loop_sleeps_when_there_is_nothing_to_do() -> None:
 
 def test_a_long_batch_prompt_is_read_in_slices() -> None:
     """Live work comes between two of them, and the answer is the undisturbed one."""
-    loop, library, metrics = make(blocks=1000)
+    loop, library, metrics = make(blocks=1000, reads_s=1e6)
     prompt = [n % 3 for n in range(1300)]
     batch = loop.submit(ask(live=False, tokens=5), prompt)
     loop.step_once()
     live = loop.submit(ask(live=True, tokens=3), [1, 2])
     while not batch.over:
         loop.step_once()
-    assert library.added == [512, 2, 1024, 1300]
+    assert library.added == [512, 2, 768, 1024, 1280, 1300]
     assert pieces(live)[-1].finish == "length"
     assert "".join(p.text for p in pieces(batch)) == alone(prompt, 5)[0]
     assert value(metrics, "recomputed_tokens_total") == 0
     assert library.running == []
+
+
+def test_prompts_are_read_by_the_block_until_live_work_was_away_for_long() -> None:
+    """The next live request is expected while the last one is remembered, and that begins when it ends."""
+    now = [1000.0]
+    loop, library, _ = make(blocks=1000, reads_s=BLOCK / QUICK_S, clock=lambda: now[0])
+    live = loop.submit(ask(live=True, tokens=30), [1, 2])
+    for _ in range(10):
+        loop.step_once()
+        now[0] += 60
+    assert not live.over
+    while not live.over:
+        loop.step_once()
+    ends = []
+    for passed_s in (LATELY_S - 1, 1):
+        now[0] += passed_s
+        library.added.clear()
+        batch = loop.submit(ask(live=False, tokens=1), [int(passed_s) % 3] * 12)
+        while not batch.over:
+            loop.step_once()
+        ends.append(list(library.added))
+    assert ends == [[4, 8, 12], [12]]
 
 
 def test_a_client_that_leaves_while_its_prompt_is_read_frees_its_seat_after_the_first_token() -> None:

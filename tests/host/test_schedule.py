@@ -6,7 +6,19 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from standby.host.schedule import READING, RESTART_BELOW, SLICE, Candidate, Decision, Room, can_stop, decide, slice_end
+from standby.host.schedule import (
+    CALM,
+    QUICK_S,
+    RESTART_BELOW,
+    Candidate,
+    Decision,
+    Reading,
+    Room,
+    can_stop,
+    decide,
+    reading_of,
+    slice_end,
+)
 
 ROOM = Room(slots=4, block=32, blocks=100, used=0)
 
@@ -147,20 +159,38 @@ def test_nothing_stops_before_its_first_token() -> None:
 
 def test_few_batch_prompts_are_read_at_a_time() -> None:
     """So that live work never waits for many of them; live prompts are not held back."""
-    prompt = tuple(b"%d" % n for n in range(READING // ROOM.block))
-    batch = [seat(n, tokens=READING, todo=tuple(b"%d%s" % (n, key) for key in prompt)) for n in range(3)]
+    most = CALM.under_way
+    prompt = tuple(b"%d" % n for n in range(most // ROOM.block))
+    batch = [seat(n, tokens=most, todo=tuple(b"%d%s" % (n, key) for key in prompt)) for n in range(3)]
     live = [replace(c, live=True) for c in batch]
     room = replace(ROOM, blocks=1000)
     assert decide(batch, [], room).admit == (0,)
     assert decide(live, [], room).admit == (0, 1, 2)
 
 
-@given(st.integers(1, 20_000), st.data())
-def test_slices_end_with_a_block_and_reach_the_end(tokens: int, data: st.DataObject) -> None:
-    """Each slice goes on by at most SLICE tokens, whole blocks but for the last."""
+def test_one_prompt_is_read_at_a_time_while_live_work_is_expected() -> None:
+    """A block of one fills the step."""
+    batch = [seat(n, todo=(b"%d" % n,)) for n in range(3)]
+    assert decide(batch, [], replace(ROOM, reading=reading_of(1_000, 32))).admit == (0,)
+    assert decide(batch, [], ROOM).admit == (0, 1, 2)
+
+
+@given(st.none() | st.floats(0, 1e6), st.sampled_from([16, 32, 256]))
+def test_what_is_read_while_live_work_is_expected_takes_little_time(tokens_s: float | None, block: int) -> None:
+    """Whole blocks, at least one, never more than in calm times, and no longer than it may be beyond the first."""
+    reading = reading_of(tokens_s, block)
+    assert reading.slice == reading.under_way
+    assert block <= reading.slice <= CALM.under_way
+    assert reading.slice % block == 0
+    assert reading.slice == block or reading.slice <= (tokens_s or 0) * QUICK_S
+
+
+@given(st.integers(1, 20_000), st.sampled_from([CALM, Reading(under_way=32, slice=32)]), st.data())
+def test_slices_end_with_a_block_and_reach_the_end(tokens: int, reading: Reading, data: st.DataObject) -> None:
+    """Each slice goes on by at most what is read at once, whole blocks but for the last."""
     cached = data.draw(st.integers(0, tokens // 32)) * 32
     while cached < tokens:
-        end = slice_end(tokens, cached, 32)
-        assert cached < end <= min(tokens, cached + SLICE)
+        end = slice_end(tokens, cached, 32, reading)
+        assert cached < end <= min(tokens, cached + reading.slice)
         assert end == tokens or end % 32 == 0
         cached = end

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from standby.host.ask import Ask, Bad, Sampling
@@ -16,7 +17,18 @@ from standby.host.guard import Guard
 from standby.host.metrics import Metrics
 from standby.host.pipeline import Read
 from standby.host.prefixes import Prefixes
-from standby.host.schedule import RESTART_BELOW, Candidate, Decision, Room, decide, slice_end
+from standby.host.schedule import (
+    CALM,
+    LATELY_S,
+    RESTART_BELOW,
+    Candidate,
+    Decision,
+    Reading,
+    Room,
+    decide,
+    reading_of,
+    slice_end,
+)
 from standby.host.sequence import Piece, Sequence
 from standby.host.text import Writer
 
@@ -60,12 +72,25 @@ class Library(Protocol):
 class StepLoop:
     """All sequences of this engine."""
 
-    def __init__(self, library: Library, metrics: Metrics, *, slots: int, block: int) -> None:
-        """Begin idle."""
+    def __init__(
+        self,
+        library: Library,
+        metrics: Metrics,
+        *,
+        slots: int,
+        block: int,
+        reads_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin idle; `reads_s` is how many prompt tokens a second the library reads, if that was measured."""
         self._library = library
         self._metrics = metrics
         self._slots = slots
         self._block = block
+        self._quick = reading_of(reads_s, block)
+        self._clock = clock
+        self._live_s = -LATELY_S
+        """When live work was here last."""
         self._prefixes = Prefixes(total=library.blocks, block=block)
         self._waiting: dict[int, Sequence] = {}
         self._running: dict[int, Sequence] = {}
@@ -92,6 +117,8 @@ class StepLoop:
             prompt_keys=self._prefixes.keys(prompt),
         )
         self._waiting[sequence.number] = sequence
+        if ask.live:
+            self._live_s = self._clock()
         self._metrics.asked(ask.live, len(prompt))
         self._wake.set()
         return sequence
@@ -144,8 +171,19 @@ class StepLoop:
         waiting = [self._waiting_candidate(s) for s in self._waiting.values()]
         running = [self._running_candidate(s) for s in self._running.values()]
         used = self._prefixes.pinned + sum(self._unkeyed(s) for s in self._running.values())
-        room = Room(slots=self._slots, block=self._block, blocks=self._library.blocks - 1, used=used)
+        if any(s.ask.live for s in self._running.values()):
+            self._live_s = self._clock()
+        room = Room(
+            slots=self._slots,
+            block=self._block,
+            blocks=self._library.blocks - 1,
+            used=used,
+            reading=self._reading(),
+        )
         return decide(waiting, running, room)
+
+    def _reading(self) -> Reading:
+        return self._quick if self._clock() - self._live_s < LATELY_S else CALM
 
     def _waiting_candidate(self, sequence: Sequence) -> Candidate:
         keys = sequence.prompt_keys
@@ -185,7 +223,8 @@ class StepLoop:
     def _admit(self, sequence: Sequence) -> None:
         tokens = sequence.tokens
         found = self._prefixes.cached(tokens, self._prefixes.keys(tokens))
-        end = len(tokens) if sequence.ask.live else slice_end(len(tokens), max(found, sequence.read), self._block)
+        read = max(found, sequence.read)
+        end = len(tokens) if sequence.ask.live else slice_end(len(tokens), read, self._block, self._reading())
         keys = self._prefixes.keys(tokens[:end])
         hits = self._prefixes.hits(keys)
         reads_on = sequence.is_slice

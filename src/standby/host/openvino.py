@@ -58,7 +58,7 @@ def serve_openvino(options: Options) -> None:
 async def _serve(options: Options, pipeline: Pipeline, facts: Facts) -> None:
     metrics = Metrics()
     metrics.measured(facts.prefill_tokens_s, facts.decode_tokens_s)
-    loop = StepLoop(pipeline, metrics, slots=facts.slots, block=BLOCK)
+    loop = StepLoop(pipeline, metrics, slots=facts.slots, block=BLOCK, reads_s=facts.prefill_tokens_s)
     app = build_app(facts, prompter=pipeline, loop=loop, metrics=metrics)
     listener = listen(options)
     stepping = asyncio.ensure_future(loop.run())
