@@ -80,6 +80,14 @@ class Asking:
         body = {name: value for name, value in body.items() if value is not None}
         return decode_params(msgspec.json.encode(body), rules=Rules(), batch=False)
 
+    async def settled(self, engine: Engine, **more: Any) -> Message:
+        """Return what is answered from now on: the answer to the second of two such requests.
+
+        The first one reads its prompt, later ones find it in the cache; see `HostClient.settled`.
+        """
+        await engine.generate(self.ask(**more))
+        return await engine.generate(self.ask(**more))
+
     def count(self, text: str = PROMPT, **more: Any) -> CountParams:
         """Make the params of a token count."""
         body = {"model": self.model, "messages": [user(text)], **more}

@@ -79,7 +79,7 @@ class Texts(Asking):
     @shows(Feature.STOP)
     async def test_a_stop_sequence_ends_the_answer_before_it(self, engine: Engine) -> None:
         """The text ends before the sequence, and the message names the one that hit."""
-        whole = text_of(await engine.generate(self.ask()))
+        whole = text_of(await self.settled(engine))
         stop = whole[len(whole) // 2 :][:3]
         message = await engine.generate(self.ask(stop_sequences=[*self.stops, stop]))
         assert message.stop_reason == "stop_sequence"
@@ -89,7 +89,7 @@ class Texts(Asking):
     @shows(Feature.STOP)
     async def test_a_stream_stops_at_a_stop_sequence(self, engine: Engine) -> None:
         """No piece of the stop sequence is sent, however many tokens it is made of."""
-        whole = text_of(await engine.generate(self.ask()))
+        whole = text_of(await self.settled(engine))
         stop = whole[len(whole) // 2 - 5 :][:12]
         streamed = accumulate(await collect(engine.stream(self.ask(stop_sequences=[stop]))))
         assert streamed.stop_sequence == stop
@@ -98,7 +98,7 @@ class Texts(Asking):
     @shows(Feature.STOP)
     async def test_of_several_stop_sequences_the_first_in_the_text_ends_it(self, engine: Engine) -> None:
         """Their order in the request does not matter."""
-        whole = text_of(await engine.generate(self.ask()))
+        whole = text_of(await self.settled(engine))
         early, late = whole[len(whole) // 3 :][:4], whole[len(whole) * 2 // 3 :][:4]
         message = await engine.generate(self.ask(stop_sequences=[late, early]))
         hit = min((early, late), key=whole.index)
@@ -108,14 +108,14 @@ class Texts(Asking):
     @shows(Feature.SAMPLING)
     async def test_a_narrow_top_p_takes_the_likeliest_token(self, engine: Engine) -> None:
         """Sampling parameters reach the engine: with `top_p` near 0, temperature 1 is as good as greedy."""
-        greedy = await engine.generate(self.ask(max_tokens=8))
+        greedy = await self.settled(engine, max_tokens=8)
         narrow = await engine.generate(self.ask(max_tokens=8, temperature=1, top_p=0.001))
         assert text_of(narrow) == text_of(greedy)
 
     @shows(Feature.TOP_K)
     async def test_a_top_k_of_1_takes_the_likeliest_token(self, engine: Engine) -> None:
         """The same by `top_k`."""
-        greedy = await engine.generate(self.ask(max_tokens=8))
+        greedy = await self.settled(engine, max_tokens=8)
         narrow = await engine.generate(self.ask(max_tokens=8, temperature=1, top_k=1))
         assert text_of(narrow) == text_of(greedy)
 

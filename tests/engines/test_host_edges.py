@@ -46,6 +46,7 @@ CALLS = {
 async def host(openvino_host: RunningHost) -> AsyncIterator[HostClient]:
     """Talk to the session's host, and leave it idle."""
     async with HostClient(openvino_host.uds) as client:
+        await client.wait_idle()
         yield client
         await client.wait_idle()
 

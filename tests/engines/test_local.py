@@ -68,20 +68,21 @@ class TestOpenVino(EngineSuite):
 async def host(openvino_host: RunningHost) -> AsyncIterator[HostClient]:
     """Talk to the session's host, and leave it idle."""
     async with HostClient(openvino_host.uds) as client:
+        await client.wait_idle()
         yield client
         await client.wait_idle()
 
 
 async def test_alone_and_greedy_an_answer_repeats_itself(host: HostClient) -> None:
     """The same request alone at temperature 0 gives the same text."""
-    first = await host.ask(max_tokens=24)
+    first = await host.settled(max_tokens=24)
     assert (await host.ask(max_tokens=24))["choices"] == first["choices"]
 
 
 async def test_a_seed_repeats_a_sampled_answer(host: HostClient) -> None:
     """With a seed, sampling gives the same text alone; with another one it may not."""
     asked = {"text": LONG_TEXT, "temperature": 1.0, "top_p": 0.95, "top_k": 50, "max_tokens": 24}
-    first = await host.ask(**asked, seed=7)
+    first = await host.settled(**asked, seed=7)
     assert (await host.ask(**asked, seed=7))["choices"] == first["choices"]
     others = [await host.ask(**asked, seed=seed) for seed in (1, 2, 3)]
     assert any(other["choices"] != first["choices"] for other in others)
@@ -90,7 +91,7 @@ async def test_a_seed_repeats_a_sampled_answer(host: HostClient) -> None:
 async def test_deltas_add_up_to_the_whole_answer(host: HostClient) -> None:
     """A stream's text is the same as the answer given whole, characters beyond ASCII included."""
     text = "Repeat exactly: naïve café 你好 🙂🙂"
-    whole = await host.ask(text=text, max_tokens=40)
+    whole = await host.settled(text=text, max_tokens=40)
     chunks = [chunk async for chunk in host.stream(text=text, max_tokens=40)]
     assert text_of(chunks) == whole["choices"][0]["message"]["content"]
     assert "\ufffd" not in text_of(chunks)[:-1]
@@ -98,7 +99,7 @@ async def test_deltas_add_up_to_the_whole_answer(host: HostClient) -> None:
 
 async def test_a_stop_string_that_crosses_tokens_is_found_and_named(host: HostClient) -> None:
     """Text before it is given, nothing after, and the reply says which one it was."""
-    whole = (await host.ask(text=LONG_TEXT, max_tokens=30))["choices"][0]["message"]["content"]
+    whole = (await host.settled(text=LONG_TEXT, max_tokens=30))["choices"][0]["message"]["content"]
     stop = whole[len(whole) // 2 - 4 : len(whole) // 2 + 4]
     chunks = [c async for c in host.stream(text=LONG_TEXT, max_tokens=30, stop=["\u241enever", stop])]
     assert ending(chunks)["stop_reason"] == stop
