@@ -31,7 +31,7 @@ SLOTS: Mapping[str, int] = {"local": 16, "llamacpp": 4}
 """As many as each engine gains from on two cores.
 
 Behind prompts of 450 tokens the embedded one writes 170, 280, 420 and 590 tokens a second at 2, 4, 8 and 16 at once;
-llama.cpp has nearly all it can at 2. A cap of 2 of 16 is as tight as one of 20 of 128.
+llama.cpp wrote no more with 4 than under a cap of 2. A cap of 2 of 16 is as tight as one of 20 of 128.
 """
 ORDER_SLOTS = 4
 CAP = 2

@@ -117,8 +117,6 @@ class StepLoop:
             prompt_keys=self._prefixes.keys(prompt),
         )
         self._waiting[sequence.number] = sequence
-        if ask.live:
-            self._live_s = self._clock()
         self._metrics.asked(ask.live, len(prompt))
         self._wake.set()
         return sequence
@@ -171,7 +169,7 @@ class StepLoop:
         waiting = [self._waiting_candidate(s) for s in self._waiting.values()]
         running = [self._running_candidate(s) for s in self._running.values()]
         used = self._prefixes.pinned + sum(self._unkeyed(s) for s in self._running.values())
-        if any(s.ask.live for s in self._running.values()):
+        if any(c.live for c in (*waiting, *running)):
             self._live_s = self._clock()
         room = Room(
             slots=self._slots,
