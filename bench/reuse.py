@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,7 +110,11 @@ class Reuse:
 
 def reuse_rows(*, items: int) -> list[Row]:
     """Measure every engine and order; the target is 95 % of the bound, 90 % with live requests between."""
-    return [row for cell in (*CELLS, *LIVE_CELLS) for row in _rows(measure(cell, items=items))]
+    rows = []
+    for cell in (*CELLS, *LIVE_CELLS):
+        rows.append(_row(measure(cell, items=items)))
+        print(f"{rows[-1].name}: {rows[-1].ratio}; {rows[-1].against}", file=sys.stderr, flush=True)
+    return rows
 
 
 def measure(cell: Cell, *, items: int, orders: Sequence[str] = ORDERS) -> list[Reuse]:
@@ -133,10 +138,10 @@ def measure(cell: Cell, *, items: int, orders: Sequence[str] = ORDERS) -> list[R
     return found
 
 
-def _rows(found: list[Reuse]) -> Iterator[Row]:
+def _row(found: list[Reuse]) -> Row:
     ours, others = found[-1], found[:-1]
     least = 0.90 if ours.cell.live_s else 0.95
-    yield Row(
+    return Row(
         name=f"prefix reuse, {ours.cell.name}",
         ours=f"{100 * ours.reused:.1f} % of prompt tokens, {ours.seconds:.0f} s",
         against=", ".join(f"{one.order} {100 * one.of_bound:.0f} % ({one.seconds:.0f} s)" for one in others),
