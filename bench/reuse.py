@@ -112,8 +112,9 @@ def reuse_rows(*, items: int) -> list[Row]:
     """Measure every engine and order; the target is 95 % of the bound, 90 % with live requests between."""
     rows = []
     for cell in (*CELLS, *LIVE_CELLS):
-        rows.append(_row(measure(cell, items=items)))
-        print(f"{rows[-1].name}: {rows[-1].ratio}; {rows[-1].against}", file=sys.stderr, flush=True)
+        row = _row(measure(cell, items=items))
+        print(f"{row.name}: {row.ratio}; {row.against}", file=sys.stderr, flush=True)
+        rows.append(row)
     return rows
 
 
