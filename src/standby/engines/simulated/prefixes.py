@@ -44,10 +44,10 @@ class Prefixes(Protocol):
         """Whether a request of so many tokens, answer included, can run at all."""
         ...
 
-    def admit(self, chain: Chain, tokens: int, slot: int | None = None) -> tuple[Place, int] | None:
+    def admit(self, chain: Chain, tokens: int, slot: int | None = None, *, spare: int = 0) -> tuple[Place, int] | None:
         """Make room for a prompt of so many tokens; return its place and how many were there, None if it is full.
 
-        `slot` is the one that it must have, where there are slots.
+        `slot` is the one that it must have, where there are slots; elsewhere `spare` tokens stay free besides.
         """
         ...
 
@@ -92,11 +92,18 @@ class Shared:
         """Whether a request of so many tokens, answer included, can run at all."""
         return tokens <= self._capacity
 
-    def admit(self, chain: Chain, tokens: int, slot: int | None = None) -> tuple[Place, int] | None:  # noqa: ARG002
+    def admit(
+        self,
+        chain: Chain,
+        tokens: int,
+        slot: int | None = None,  # noqa: ARG002 - see `Prefixes`
+        *,
+        spare: int = 0,
+    ) -> tuple[Place, int] | None:
         """Make room for a prompt; at least its last token is always computed again."""
         hit, cached = self._match(chain, tokens)
         revived = sum(self._idle.get(digest, 0) for digest, _ in chain[:hit])
-        if self._busy_tokens + revived + tokens - cached > self._capacity:
+        if self._busy_tokens + revived + tokens - cached + spare > self._capacity:
             return None
         place = Place(chain=chain, hit=hit, own=tokens - cached, tokens=tokens)
         self._busy_tokens += place.own
@@ -190,7 +197,14 @@ class PerSlot:
         """Whether a request of so many tokens, answer included, fits a slot."""
         return tokens <= self._capacity
 
-    def admit(self, chain: Chain, tokens: int, slot: int | None = None) -> tuple[Place, int] | None:
+    def admit(
+        self,
+        chain: Chain,
+        tokens: int,
+        slot: int | None = None,
+        *,
+        spare: int = 0,  # noqa: ARG002 - see `Prefixes`
+    ) -> tuple[Place, int] | None:
         """Take the slot asked for, or the free one that holds most of the prompt or was not used for longest."""
         number = self._chosen(chain, tokens) if slot is None else slot % len(self._slots)
         if number is None or self._slots[number].is_busy:

@@ -29,6 +29,8 @@ class Steps:
     """Whether a live request that waits is served before batch requests that wait."""
     preempts: bool = False
     """Whether it also takes the seat of a batch request that runs."""
+    spare: int = 0
+    """Tokens that each running answer must find room for before another request is admitted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +74,12 @@ PROFILES = {
             kv_tokens=200_000,
         ),
         # With --enable-priority-scheduling: waiting requests preempt running ones of a priority lower by more than the
-        # threshold, as batches are. Prompts are read before answers go on. A prefix enters the radix cache when it was
+        # threshold, as batches are. Prompts are read before answers go on, and admitted only where what runs has room
+        # to go on for some steps (20 are its `retract_decode_steps`). A prefix enters the radix cache when it was
         # computed.
         Profile(
             name="sglang",
-            steps=Steps(most_tokens=8192, mixes=False, live_first=True, preempts=True),
+            steps=Steps(most_tokens=8192, mixes=False, live_first=True, preempts=True, spare=20),
             cache=CacheProfile.SHARED_AFTER_FIRST_TOKEN,
             block=1,
             kv_tokens=200_000,

@@ -201,7 +201,10 @@ class Stepper:
     def _found_place(self, run: _Run) -> tuple[Place, int] | None:
         while True:
             if len(self._books.running) < self._seats:
-                found = self._prefixes.admit(run.job.chain, run.job.prompt_tokens + max(run.out, 0), run.job.slot)
+                # without, an engine that reads prompts first would admit, put off and read again, and write nothing
+                spare = self._steps.spare * len(self._books.running)
+                tokens = run.job.prompt_tokens + max(run.out, 0)
+                found = self._prefixes.admit(run.job.chain, tokens, run.job.slot, spare=spare)
                 if found is not None:
                     return found
             victim = max(self._books.running, key=lambda other: other.rank, default=None)
