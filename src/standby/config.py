@@ -117,7 +117,14 @@ class EngineSettings:
     threads: int = field(
         default=0, metadata={"doc": "Threads of an embedded engine; 0 takes the free cores.", "min": 0}
     )
-    kv_cache_mb: int = field(default=512, metadata={"doc": "Memory of the embedded engine's KV cache.", "min": 16})
+    kv_cache_mb: int = field(
+        default=512,
+        metadata={
+            "doc": "Memory of the embedded engine's KV cache. llama.cpp gets a cache for each slot if `slots` times "
+            "`context` fits, else one for all, with which many slots write no more than two.",
+            "min": 16,
+        },
+    )
     context: int = field(default=0, metadata={"doc": "Context length in tokens; 0 takes the model's.", "min": 0})
     temperature: float = field(
         default=-1.0,

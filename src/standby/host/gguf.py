@@ -27,6 +27,11 @@ class Header:
     key_length: int
     value_length: int
 
+    @property
+    def kv_values(self) -> int:
+        """Numbers that a token takes in a KV cache."""
+        return self.layers * self.kv_heads * (self.key_length + self.value_length)
+
 
 def read_header(path: Path) -> Header:
     """Read the header; raises `NotGguf`, or `OSError` if the file cannot be read."""

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 
-from standby.host.gguf import NotGguf, read_header
+from standby.host.gguf import Header, NotGguf, read_header
 from standby.host.serving import Options, say_ready
 
 SLOTS = 4
@@ -24,6 +24,8 @@ goes on while a prompt is read. On 2 cores 32 tokens take 0.2 s (256: 1.4 s), an
 256; a GPU reads fast enough to be given more at once.
 """
 CACHE_RAM_MB = 64
+BYTES_A_VALUE = 2
+"""In llama.cpp's KV cache, unless it is told otherwise."""
 QUIET = 1
 """llama.cpp logs every request by default."""
 log = logging.getLogger("standby.host")
@@ -46,8 +48,8 @@ def serve_llamacpp(options: Options) -> None:
     params.hostnames = [options.uds or "127.0.0.1"]
     params.port = options.port
     params.n_parallel = slots
-    params.n_ctx = context
-    params.kv_unified = True
+    params.kv_unified = not fits_apart(header, slots=slots, context=context, megabytes=options.kv_cache_mb)
+    params.n_ctx = context if params.kv_unified else slots * context
     params.cache_idle_slots = False  # else a slot is emptied whenever work begins in another
     params.n_batch = params.n_ubatch = max(STEP_GPU if _has_gpu() else STEP, 2 * slots)  # every answer has a token
     params.cpuparams.n_threads = options.threads
@@ -64,6 +66,14 @@ def serve_llamacpp(options: Options) -> None:
     while not stopped.wait(3600):
         pass
     os._exit(0)
+
+
+def fits_apart(header: Header, *, slots: int, context: int, megabytes: int) -> bool:
+    """Whether each slot may have a KV cache of its own, in which it finds its whole context.
+
+    With one for all, a token looks at the cells of all slots: many answers at once then write no more than two.
+    """
+    return slots * context * header.kv_values * BYTES_A_VALUE <= megabytes << 20
 
 
 def _has_gpu() -> bool:

@@ -142,5 +142,4 @@ class Pipeline:
 
 def blocks_in(megabytes: int, header: Header) -> int:
     """Return how many KV blocks fit into the memory; at least enough for a short conversation."""
-    a_token = header.layers * header.kv_heads * (header.key_length + header.value_length) * BYTES_A_VALUE
-    return max(64, int(megabytes * 2**20 // (a_token * BLOCK)))
+    return max(64, int(megabytes * 2**20 // (header.kv_values * BYTES_A_VALUE * BLOCK)))
