@@ -121,7 +121,7 @@ class EngineSettings:
         default=512,
         metadata={
             "doc": "Memory of the embedded engine's KV cache. llama.cpp gets a cache for each slot if `slots` times "
-            "`context` fits, else one for all, with which many slots write no more than two.",
+            "`context` fits, else one for all, with which many slots wrote no more than two on two cores.",
             "min": 16,
         },
     )

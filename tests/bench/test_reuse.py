@@ -6,7 +6,7 @@ from bench.reuse import Cell, measure
 
 
 def test_an_engine_that_reads_prompts_first_gets_on_with_a_cache_too_small_for_all_its_seats() -> None:
-    """64 requests of 2,500 tokens in room for 60,000: without a reserve each is put off and read again, for ever.
+    """64 requests of 2,900 tokens in room for 60,000: without a reserve each is put off and read again, for ever.
 
     600 items of 16 to 64 tokens take the simulated SGLang a minute at most, of its own time.
     """

@@ -71,7 +71,8 @@ def serve_llamacpp(options: Options) -> None:
 def fits_apart(header: Header, *, slots: int, context: int, megabytes: int) -> bool:
     """Whether each slot may have a KV cache of its own, in which it finds its whole context.
 
-    With one for all, a token looks at the cells of all slots: many answers at once then write no more than two.
+    With one for all, a token looks at the cells of all slots: on two cores many answers at once then write no more than
+    two do.
     """
     return slots * context * header.kv_values * BYTES_A_VALUE <= megabytes << 20
 
