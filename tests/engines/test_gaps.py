@@ -82,6 +82,26 @@ def test_an_engine_that_stands_still_has_the_longest_gap() -> None:
     assert gaps.gap_s(now_us + 3 * SECOND) == pytest.approx(0.010)
 
 
+def several(*, together: bool) -> tuple[Gaps, int]:
+    """Twenty answers of an API that sends eight tokens every 100 ms, each at moments of its own."""
+    gaps = Gaps()
+    answers = [Answering(gaps) for _ in range(20)]
+    for ms in range(0, 1_000, 5):
+        now_us = START_US + ms * MS
+        for tokens in (8,) if together else (1,) * 8:
+            answers[ms // 5 % 20].tokens(tokens, now_us)
+    return gaps, now_us
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_time_between_two_chunks_is_no_silence(*, together: bool) -> None:
+    """On average half of it has passed in each answer; only what is longer tells of an engine that stands still."""
+    gaps, now_us = several(together=together)
+    assert gaps.gap_s(now_us) == pytest.approx(0.0125)
+    assert gaps.gap_s(now_us + 40 * MS) == pytest.approx(0.0125)
+    assert gaps.gap_s(now_us + SECOND) == pytest.approx(0.0125 * 10, rel=0.1)
+
+
 def test_a_slow_reader_is_not_a_slow_engine() -> None:
     """Time in which nobody asked for the next piece is left out."""
     gaps = Gaps()
@@ -92,3 +112,16 @@ def test_a_slow_reader_is_not_a_slow_engine() -> None:
         answering.held_up(500 * MS)
         now_us += 510 * MS
     assert gaps.gap_s(now_us - 510 * MS) == pytest.approx(0.010)
+
+
+def test_what_was_told_is_of_this_moment_while_somebody_answers_and_shortly_after() -> None:
+    """An answer that is under way keeps it fresh however slow it is; the last slice does for two seconds."""
+    gaps = Gaps()
+    answering = Answering(gaps)
+    assert not gaps.is_fresh(START_US)
+    now_us = write(answering, every_us=50 * MS, count=ENOUGH + 2)
+    assert gaps.is_fresh(now_us + 2 * LATELY_US)
+    answering.ended()
+    assert gaps.is_fresh(now_us + LATELY_US // 2)
+    assert not gaps.is_fresh(now_us + 2 * LATELY_US)
+    assert gaps.gap_s(now_us + 2 * LATELY_US) is not None

@@ -52,11 +52,15 @@ class Site:
             await self.control.run_once()
             self.most = max(self.most, self.pool.rooms()[0].load().batch)
 
-    async def close(self) -> None:
-        """Stop all."""
+    async def leave(self) -> None:
+        """Break off all that was asked."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop all."""
+        await self.leave()
         await self.control.close()
         await self.pool.close()
 
@@ -99,6 +103,22 @@ def test_the_gap_is_what_a_step_of_the_engine_takes() -> None:
         await site.run(batch=1, live=9, seconds=20)
         gap_s = site.pool.rooms()[0].gap_s(now_us=loop.now_us())
         assert gap_s == pytest.approx(0.012, rel=0.05)
+        await site.close()
+
+    played(run)
+
+
+def test_the_gap_of_live_answers_that_are_over_hides_nothing() -> None:
+    """Beside 20 others a token took 14 ms; four seconds after they went the item that is left tells of its 10."""
+
+    async def run(loop: VirtualLoop) -> None:
+        site = Site(loop, WorkerSettings(), profile="vllm", slots=32)
+        await site.run(batch=1, live=20, seconds=20)
+        room = site.pool.rooms()[0]
+        assert room.gap_s(now_us=loop.now_us()) == pytest.approx(0.0142, rel=0.05)
+        await site.leave()
+        await site.run(batch=1, seconds=4)
+        assert room.gap_s(now_us=loop.now_us()) == pytest.approx(0.0102, rel=0.05)
         await site.close()
 
     played(run)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from statistics import median_high
 
 from standby.records import SECOND
 
@@ -18,6 +19,8 @@ LONGEST_US = 10 * SECOND
 """How far back slow engines are looked at."""
 ENOUGH = 8
 """Tokens that make a mean worth something."""
+APART_US = SECOND // 1000
+"""Tokens that come sooner than that after others came with them."""
 
 
 @dataclass(slots=True)
@@ -25,6 +28,7 @@ class _Slice:
     number: int
     took_us: int = 0
     tokens: int = 0
+    pieces: int = 0
 
 
 class Answering:
@@ -80,6 +84,7 @@ class Gaps:
         last = self._slices[-1]
         last.took_us += took_us
         last.tokens += count
+        last.pieces += took_us >= APART_US
 
     def begun(self, answering: Answering) -> None:
         """Take note that an answer has its first token."""
@@ -92,27 +97,31 @@ class Gaps:
     def gap_s(self, now_us: int) -> float | None:
         """Return the time from one token to the next, lately; None if nobody can say.
 
-        Answers that fell silent count as soon as their silence is longer than what was seen: an engine that stands
-        still has the longest gap of all.
+        Answers that fell silent count as soon as their silence is longer than the pieces were apart that were seen: an
+        engine that stands still has the longest gap of all, one that sends eight tokens at a time does not.
         """
-        seen = self._seen_us(now_us)
+        lately = self._lately(now_us)
         silent = self._silent_us(now_us)
-        if seen is None:
+        if sum(one.tokens for one in lately) < ENOUGH:
             return silent / SECOND if silent > LATELY_US else None
-        return max(seen, silent) / SECOND
+        seen = median_high(one.took_us / one.tokens for one in lately)
+        apart = median_high(one.took_us / (one.pieces or one.tokens) for one in lately)
+        return seen * max(1.0, silent / apart if apart else 1.0) / SECOND
 
-    def _seen_us(self, now_us: int) -> float | None:
-        found: list[float] = []
+    def is_fresh(self, now_us: int) -> bool:
+        """Whether what `gap_s` says is of this moment: an answer is under way, or was."""
+        return bool(self._open or (self._slices and self._slices[-1].number * SLICE_US >= now_us - LATELY_US))
+
+    def _lately(self, now_us: int) -> list[_Slice]:
+        found: list[_Slice] = []
         tokens = 0
         for one in reversed(self._slices):
             begun_us = one.number * SLICE_US
             if begun_us < now_us - LONGEST_US or (tokens >= ENOUGH and begun_us < now_us - LATELY_US):
                 break
-            found.append(one.took_us / one.tokens)
+            found.append(one)
             tokens += one.tokens
-        if tokens < ENOUGH:
-            return None
-        return sorted(found)[len(found) // 2]
+        return found
 
     def _silent_us(self, now_us: int) -> float:
         silences = [one.silent_us(now_us) for one in self._open]

@@ -88,11 +88,13 @@ class Endpoint:
         """Return the time between two tokens of an answer, as seen lately; None if nobody can say.
 
         Live answers tell if there are any; where the engine puts batch work off for live work, nobody else does then.
+        When none is under way any more, they no longer hide that batches get their tokens sooner by now.
         """
-        live_s = self._gaps[True].gap_s(now_us)
-        if live_s is not None or (self.profile.yields_to_live and self.in_flight.live):
-            return live_s
-        return self._gaps[False].gap_s(now_us)
+        live_s, batch_s = (self._gaps[live].gap_s(now_us) for live in (True, False))
+        if live_s is None:
+            return None if self.profile.yields_to_live and self.in_flight.live else batch_s
+        is_of_now = self.in_flight.live or self._gaps[True].is_fresh(now_us)
+        return live_s if is_of_now or batch_s is None else batch_s
 
     def busy_live(self) -> frozenset[int]:
         """Return the slots in which live requests are, as far as they were told theirs."""
